@@ -1,0 +1,66 @@
+# Two commands for a newcomer: `make demo` (a clip, no torch) and `make test`. Needs Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/shapes
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test check format test-slow storm cov docs bundle ladder wheel lock clean
+
+demo: .venv/.demo  ## one clip from the built-in model
+	@mkdir -p out
+	$(BIN)/hummingbird sample -o out/demo.mp4 --force
+
+test: .venv/.dev  ## the default tests
+	$(PYTEST) -q -m "not slow and not storm"
+
+check: .venv/.dev  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-slow: .venv/.dev  ## tests that take more than a few seconds each
+	$(PYTEST) -q -m "slow and not storm"
+
+storm: .venv/.dev  ## fault loops at full count
+	$(PYTEST) -q -m storm
+
+cov: .venv/.dev  ## branch coverage of the runtime; fails under 90 %
+	$(PYTEST) -q -m "not slow and not storm" --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+docs: .venv/.dev
+	$(BIN)/python docs/generate_errors.py
+	$(BIN)/mkdocs build --strict --quiet
+
+bundle: .venv/.dev  ## rebuild the built-in bundle from train/checkpoints/
+	$(BIN)/hummingbird export build train/checkpoints/shapes-v1/build.toml --force \
+		-o runtime/hummingbird_runtime/_bundles/shapes-v1
+
+ladder: .venv/.dev  ## judge real clips, the autoencoder and the built-in bundle
+	$(BIN)/hummingbird train ladder
+
+wheel: .venv/.dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+lock:  ## remake constraints/*.txt from fresh environments
+	$(PYTHON) constraints/lock.py
+
+.venv/.pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	@touch $@
+
+.venv/.demo: .venv/.pip pyproject.toml constraints/video.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints/video.txt --editable ".[video]"
+	@touch $@
+
+.venv/.dev: .venv/.pip pyproject.toml constraints/dev.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable ".[dev]"
+	@touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv dist build site out .pytest_cache .mypy_cache .ruff_cache .hypothesis

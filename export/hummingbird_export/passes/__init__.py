@@ -1,0 +1,1 @@
+"""Graph passes: one file each; ``pattern, check, rewrite``, and the number of times it fired."""

@@ -1,0 +1,78 @@
+"""Writing a graph: one file, or a small file plus one page-aligned ``model.onnx_data``.
+
+Nothing that could name the machine of the export (stack traces, module paths) is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+EXTERNAL_THRESHOLD = 64 * 2**20
+"""Weights above this many bytes leave the protobuf, which cannot exceed 2 GB."""
+
+MAP_ALIGNMENT = 64 * 1024
+"""A multiple of every page size in use, and Windows' granularity for file mappings."""
+
+IR_VERSION = 10
+"""The ONNX IR version of written files; readable by every supported ONNX Runtime."""
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def strip_origin(model: ir.Model) -> None:
+    """Remove stack traces, doc strings and inferred shapes of inner values, in place."""
+    graph = model.graph
+    model.producer_name, model.producer_version = "hummingbird", ""
+    model.doc_string = graph.doc_string = None
+    model.ir_version = IR_VERSION
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    for node in graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            value.doc_string = None
+            if id(value) not in kept:
+                value.shape = None
+                value.type = None
+
+
+def save_graph(
+    model: ir.Model, folder: Path, *, external_threshold: int = EXTERNAL_THRESHOLD
+) -> Path:
+    """Write ``folder/model.onnx`` (and ``model.onnx_data``); the same bytes for the same model.
+
+    Args:
+        model: left unchanged but for the loss of its debugging information.
+        folder: existing folder.
+        external_threshold: total weight bytes above which tensors of 64 KiB and more go to
+            ``model.onnx_data``, each at a multiple of 64 KiB so that it can be mapped.
+
+    Returns:
+        The path of ``model.onnx``.
+    """
+    strip_origin(model)
+    path = folder / "model.onnx"
+    if weight_bytes(model) <= external_threshold:
+        ir.save(model, path)
+    else:
+        ir.save(
+            model,
+            path,
+            external_data="model.onnx_data",
+            size_threshold_bytes=MAP_ALIGNMENT - 1,
+            alignment=MAP_ALIGNMENT,
+            align_threshold=0,
+        )
+    return path

@@ -1,0 +1,176 @@
+"""One clip, drawn and saved: the pipeline's events become progress, warnings and a JSON document."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hummingbird_runtime.cancel import CancelToken
+from hummingbird_runtime.cli.parser import Parser, names, number_in, positive_number
+from hummingbird_runtime.cli.progress import Progress
+from hummingbird_runtime.cli.worker import run_cancellable
+from hummingbird_runtime.errors import ExecutionError, InputError
+from hummingbird_runtime.output import check_target
+
+if TYPE_CHECKING:
+    from hummingbird_runtime.pipeline import TextToVideoPipeline
+    from hummingbird_runtime.request import Options, Request
+    from hummingbird_runtime.video import Video
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """What to draw and where to."""
+
+    prompt: str | None
+    """None is the bundle's example prompt number seed."""
+    output: str
+    options: Options
+    """Keyword arguments of the pipeline."""
+    bundle: str | None = None
+    providers: tuple[str, ...] | None = None
+    threads: int | None = None
+    fps: float | None = None
+    """Playback rate of the file; None is the bundle's."""
+    timeout: float | None = None
+    force: bool = False
+    strict_prompt: bool = False
+    quiet: bool = False
+    as_json: bool = False
+
+
+@dataclass
+class _Record:
+    """What the events of one run said."""
+
+    request: Request | None = None
+    video: Video | None = None
+    truncated: bool = False
+    unknown: tuple[str, ...] = ()
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+
+def add_run_options(parser: Parser) -> None:
+    """The flags that every drawing verb shares."""
+    add = parser.add_argument
+    add("--bundle", metavar="DIR", help="bundle folder (default: the built-in one)")
+    add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
+    add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
+    add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
+    add("--force", action="store_true", help="replace an existing output file")
+    add("--json", action="store_true", help="print one JSON document instead of the path")
+    add("-q", "--quiet", action="store_true", help="no progress and no warnings on stderr")
+
+
+def shared_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a :class:`ClipJob` that ``add_run_options`` parsed."""
+    values = vars(arguments)
+    shared = ("bundle", "providers", "threads", "timeout", "force", "quiet")
+    return {name: values[name] for name in shared} | {"as_json": values["json"]}
+
+
+def run_job(job: ClipJob) -> int:
+    """Refuse a bad output, draw, save, print what was made.
+
+    Raises:
+        HummingbirdError: whatever went wrong; no output and no temporary file is left.
+    """
+    from hummingbird_runtime.writers import find_writer
+
+    find_writer(job.output)
+    target = check_target(job.output, overwrite=job.force)
+    document = run_cancellable(lambda token: _draw(job, target, token), timeout=job.timeout)
+    print(json.dumps(document, ensure_ascii=False) if job.as_json else job.output)
+    return 0
+
+
+def _draw(job: ClipJob, target: Path, token: CancelToken) -> dict[str, Any]:
+    from hummingbird_runtime.pipeline import TextToVideoPipeline
+
+    progress = Progress(quiet=job.quiet)
+    started = time.perf_counter()
+    with contextlib.closing(progress):
+        progress.note("opening the bundle")
+        with TextToVideoPipeline.from_pretrained(
+            job.bundle, providers=job.providers, threads=job.threads
+        ) as pipe:
+            loaded = time.perf_counter()
+            token.raise_if_cancelled()
+            record = _follow(job, pipe, token, progress)
+        video, request = record.video, record.request
+        if video is None or request is None:
+            raise ExecutionError("internal.no_video", "the run ended without a video")
+        if job.fps is not None:
+            video = dataclasses.replace(video, fps=job.fps)
+        drawn = time.perf_counter()
+        progress.note(f"writing {target.name}")
+        video.save(target, overwrite=job.force)
+    saved = time.perf_counter()
+    timings = {"load": loaded - started, **video.timings, "save": saved - drawn}
+    timings["total"] = saved - started
+    return {
+        "path": job.output,
+        "prompt": request.prompt,
+        "seed": request.seed,
+        "bundle_id": video.bundle_id,
+        "frames": len(video.frames),
+        "height": request.height,
+        "width": request.width,
+        "fps": video.fps,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "fps_condition": request.fps_condition,
+        "truncated": record.truncated,
+        "unknown_words": list(record.unknown),
+        "warnings": record.warnings,
+        "timings": {stage: round(seconds, 4) for stage, seconds in timings.items()},
+    }
+
+
+def _follow(
+    job: ClipJob, pipe: TextToVideoPipeline, token: CancelToken, progress: Progress
+) -> _Record:
+    from hummingbird_runtime import events
+
+    record = _Record()
+    facts = pipe.bundle.manifest.model
+    prompt = job.prompt
+    if prompt is None:
+        prompt = _example(facts.vocabulary_examples, job.options.get("seed") or 0)
+    options: Options = {**job.options, "cancel": token}
+    with contextlib.closing(pipe.stream(prompt, **options)) as stream:
+        for event in stream:
+            if isinstance(event, events.Started):
+                record.request = event.request
+            elif isinstance(event, events.Warning):
+                record.warnings.append({"code": event.code, "text": event.text})
+                progress.warn(event.code, event.text)
+            elif isinstance(event, events.Tokens):
+                record.truncated, record.unknown = event.truncated, event.unknown
+                if event.unknown and job.strict_prompt:
+                    raise _unknown_words(event.unknown, facts.vocabulary_examples)
+            elif isinstance(event, events.Step):
+                progress.step(event.i + 1, event.n, event.seconds)
+            elif isinstance(event, events.Frames):
+                progress.note(f"decoded {event.start + len(event.array)} frames")
+            elif isinstance(event, events.Done):
+                record.video = event.video
+    return record
+
+
+def _example(examples: tuple[str, ...], seed: int) -> str:
+    if not examples:
+        raise InputError(
+            "sample.no_examples",
+            "got a bundle without example prompts, expected at least one",
+            hint="use `hummingbird generate` with a prompt of your own",
+        )
+    return examples[seed % len(examples)]

@@ -1,0 +1,55 @@
+"""``hummingbird generate PROMPT -o FILE``: draw a clip from a sentence."""
+
+from __future__ import annotations
+
+from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
+from hummingbird_runtime.cli.parser import Parser, number, positive_number, whole_number
+
+_OPTIONS = {
+    "num_frames": (whole_number, "frames of the clip"),
+    "height": (whole_number, "pixels"),
+    "width": (whole_number, "pixels"),
+    "num_inference_steps": (whole_number, "denoising steps"),
+    "guidance_scale": (number, "how closely to follow the prompt"),
+    "negative_prompt": (str, "what to avoid (models with classifier-free guidance only)"),
+    "seed": (whole_number, "0 to 2^64-1; equal seeds give equal clips"),
+    "fps_condition": (whole_number, "frame rate told to the network, not that of the file"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the verb; see ``hummingbird generate --help``."""
+    parsed = _parser().parse(arguments)
+    values = vars(parsed)
+    options = {name: values[name] for name in (*_OPTIONS, "decoder")}
+    return run_job(
+        ClipJob(
+            prompt=parsed.prompt,
+            output=parsed.output,
+            options=options,
+            fps=parsed.fps,
+            strict_prompt=parsed.strict_prompt,
+            **shared_settings(parsed),
+        )
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="hummingbird generate", description="Draw a clip from a sentence.")
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="what to draw, in quotes")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="clip to write: .mp4 .gif .webp .png (animated) .y4m .npz",
+    )
+    for name, (kind, text) in _OPTIONS.items():
+        metavar = "TEXT" if kind is str else "N"
+        add("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=text)
+    add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
+    add("--fps", type=positive_number, metavar="N", help="playback rate of the file")
+    add("--strict-prompt", action="store_true", help="refuse words the model does not know (exit 3)")
+    add_run_options(parser)
+    return parser

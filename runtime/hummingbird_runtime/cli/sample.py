@@ -1,0 +1,44 @@
+"""``hummingbird sample [FILE]``: draw one of the bundle's example prompts."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
+from hummingbird_runtime.cli.parser import Parser, whole_number
+
+
+def main(arguments: list[str]) -> int:
+    """Run the verb; see ``hummingbird sample --help``."""
+    parsed = _parser().parse(arguments)
+    output = parsed.output
+    if output is None and importlib.util.find_spec("av") is not None:
+        output = "sample.mp4"
+    elif output is None:
+        output = "sample.png"
+        if not parsed.quiet:
+            print(
+                "no H.264 encoder here, so an animated PNG: "
+                "pip install 'hummingbird-edge[video]' brings .mp4",
+                file=sys.stderr,
+            )
+    return run_job(
+        ClipJob(
+            prompt=None, output=output, options={"seed": parsed.seed}, **shared_settings(parsed)
+        )
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="hummingbird sample", description="Draw one of the bundle's example prompts."
+    )
+    parser.add_argument(
+        "output", nargs="?", metavar="FILE", help="default: sample.mp4, sample.png without PyAV"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="also picks the example"
+    )
+    add_run_options(parser)
+    return parser

@@ -1,0 +1,50 @@
+"""From latents to frames: the VAE decoder run on a few frames at a time, and 8-bit rounding.
+
+Decoding by chunks bounds memory by the chunk, not by the clip, and lets frames appear early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.float32]
+
+
+def decode_chunks(
+    decode: Callable[[NDArray[np.float32]], Pixels],
+    latents: NDArray[np.float32],
+    *,
+    scaling_factor: float,
+    chunk: int,
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield (index of the first frame, float32 [n, H, W, 3] in about [-1, 1]) in frame order.
+
+    Args:
+        decode: float32 [n, C, h, w] -> float32 [n, 3, H, W].
+        latents: float32 [1, C, F, h, w], scaled for the U-Net; divided by ``scaling_factor`` here.
+        scaling_factor: U-Net latents = this times VAE latents.
+        chunk: frames per call of ``decode``, at least 1.
+    """
+    frames = latents[0].transpose(1, 0, 2, 3)  # (f, c, h, w)
+    for start in range(0, frames.shape[0], chunk):
+        part = np.ascontiguousarray(frames[start : start + chunk]) / np.float32(scaling_factor)
+        yield start, decode(part).transpose(0, 2, 3, 1)  # (n, h, w, 3)
+
+
+def to_unit(pixels: Pixels) -> Pixels:
+    """[-1, 1] to [0, 1], clipped: float32, the same shape, a new array."""
+    unit = pixels + np.float32(1.0)
+    unit *= np.float32(0.5)
+    clipped: Pixels = np.clip(unit, 0.0, 1.0, out=unit)
+    return clipped
+
+
+def to_uint8(pixels: Pixels) -> NDArray[np.uint8]:
+    """floor(clip((x + 1) / 2, 0, 1) 255 + 1/2): uint8, the same shape, C-contiguous."""
+    unit = np.ascontiguousarray(to_unit(pixels))
+    unit *= np.float32(255.0)
+    unit += np.float32(0.5)
+    return unit.astype(np.uint8)  # the conversion truncates, which is floor for positive numbers

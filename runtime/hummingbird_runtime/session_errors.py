@@ -1,0 +1,105 @@
+"""ONNX Runtime's exceptions as typed one-line errors, without C++ paths and signatures.
+
+ORT tells failures apart by text only; the patterns are those of releases 1.27 to 1.32.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hummingbird_runtime.errors import (
+    ExecutionError,
+    HummingbirdError,
+    InputError,
+    IntegrityError,
+    ResourceError,
+)
+
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCE = re.compile(r"\S*?[\w./\\-]+\.(?:cc|h|cpp):\d+ ")
+_CPP_SIGNATURE = re.compile(r"[\w:<>*&, ]*\bonnxruntime::.*?\)(?: const)? (?=[A-Z])")
+_LOAD = re.compile(r"^Load model from .*? failed:")
+_MEMORY = re.compile(r"bad_alloc|bfc_arena|[Ff]ailed to allocate memory|Out of memory")
+_IR_VERSION = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+_OPSET = re.compile(r"Opset (\d+) is under development")
+_OPSET_LIMIT = re.compile(r"support for domain \S+ is till opset (\d+)")
+_UNKNOWN_OP = re.compile(
+    r"(\S+)\(-?\d+\) is not a registered function/op|No Op registered for (\w+)"
+)
+
+
+def load_error(error: Exception, name: str) -> HummingbirdError:
+    """The typed error for a graph that could not be opened."""
+    text = str(error)
+    if _MEMORY.search(text) or isinstance(error, MemoryError):
+        return _memory(name, "opening")
+    if (found := _IR_VERSION.search(text)) is not None:
+        return _version(name, f"IR version {found[1]}", f"up to {found[2]}")
+    if (found := _OPSET.search(text)) is not None:
+        limit = _OPSET_LIMIT.search(text)
+        return _version(name, f"opset {found[1]}", f"up to {limit[1]}" if limit else "older ones")
+    if (found := _UNKNOWN_OP.search(text)) is not None:
+        return IntegrityError(
+            "bundle.op_not_allowed",
+            f"graph {name}: got operator {found[1] or found[2]}, ONNX Runtime has no such operator",
+            hint="export the bundle again for this runtime",
+        )
+    if "External data path" in text:
+        return IntegrityError(
+            "bundle.unsafe_path",
+            f"graph {name}: its external data is outside the bundle or missing",
+            hint="export or copy the bundle again",
+        )
+    if "fallback to CPU EP has been explicitly disabled" in text:
+        return ResourceError(
+            "provider.unsupported_nodes",
+            f"graph {name}: the asked provider cannot run every node",
+            hint="add CPUExecutionProvider to --providers for the rest",
+        )
+    if type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NoSuchFile"):
+        return InputError(
+            "bundle.graph_unreadable",
+            f"graph {name}: not a usable ONNX file: {plain_text(text)}",
+            hint="export or copy the bundle again",
+        )
+    return ExecutionError(
+        "runtime.load_failed",
+        f"graph {name}: {plain_text(text)}",
+        hint="run `hummingbird doctor`",
+    )
+
+
+def run_error(error: Exception, name: str) -> HummingbirdError:
+    """The typed error for a graph that failed while running."""
+    text = str(error)
+    if _MEMORY.search(text) or isinstance(error, MemoryError):
+        return _memory(name, "running")
+    return ExecutionError(
+        "runtime.run_failed",
+        f"graph {name}: {plain_text(text)}",
+        hint="run `hummingbird verify --deep` on the bundle",
+    )
+
+
+def plain_text(text: str) -> str:
+    """One line of at most 300 characters: no error prefix, source file or C++ signature."""
+    for pattern in (_PREFIX, _LOAD, _SOURCE, _CPP_SIGNATURE):
+        text = pattern.sub("", text)
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _memory(name: str, doing: str) -> ResourceError:
+    return ResourceError(
+        "resource.memory",
+        f"graph {name}: out of memory while {doing} it",
+        hint="ask for fewer frames or a smaller size, or close other programs",
+    )
+
+
+def _version(name: str, got: str, expected: str) -> InputError:
+    return InputError(
+        "bundle.unsupported_opset",
+        f"graph {name}: got {got}, this ONNX Runtime reads {expected}",
+        hint="update onnxruntime or export the bundle with an older opset",
+    )

@@ -1,0 +1,135 @@
+"""Stage `base`: text tower and video U-Net trained together on cached latents, images before clips.
+
+The U-Net is the guidance-embedded one from the start: this stage runs it at w = 1 (no guidance), so
+that stage `guidance` only has to teach it what other w mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hummingbird_runtime.guidance import guidance_embedding
+from hummingbird_runtime.schedule import SchedulerConfig
+from hummingbird_runtime.tokenizer import Tokenizer
+from hummingbird_train.autoencoder import save_averaged
+from hummingbird_train.diffusion import ForwardProcess, stratified_timesteps
+from hummingbird_train.latents import LatentCache
+from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
+from hummingbird_train.models.unet import UNetConfig, VideoUNet
+from hummingbird_train.recipe import Phase
+from hummingbird_train.world.grammar import caption
+from hummingbird_train.world.scene import Scene
+
+WORLD_FPS = 8
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """What the diffusion stages share."""
+
+    caption_dropout: float = 0.1
+    """Share of samples trained with the empty prompt, for classifier-free guidance."""
+    cache_clips: int = 8000
+    tier: int = 1
+
+
+def world_schedule() -> SchedulerConfig:
+    """VideoCrafter2's betas rescaled to zero terminal SNR, v-prediction, trailing DDIM steps."""
+    return SchedulerConfig(
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        sampler="ddim",
+    )
+
+
+class Captioner:
+    """Scenes to token ids, with caption dropout."""
+
+    def __init__(self, tokenizer: Tokenizer, dropout: float) -> None:
+        self.tokenizer, self.dropout = tokenizer, dropout
+        self.empty = tokenizer.encode("").ids
+
+    def ids(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+        """int64 [b, L]; each caption dropped with the configured probability."""
+        rows = [
+            self.empty if rng.random() < self.dropout
+            else self.tokenizer.encode(caption(scene, rng, templates="train")).ids
+            for scene in scenes
+        ]  # fmt: skip
+        return torch.from_numpy(np.concatenate(rows))
+
+
+def embedded_guidance(w: np.ndarray, dim: int) -> Tensor:
+    """float32 [b, dim] from guidance scales float [b]."""
+    return torch.from_numpy(np.concatenate([guidance_embedding(float(x), dim) for x in w]))
+
+
+class BaseObjective:
+    """v-prediction on sub-clips, captions dropped now and then.
+
+    Args:
+        unet_config, text_config: shapes.
+        cache: encoded clips.
+        tokenizer: of the world.
+        config: dropout and so on.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        unet_config: UNetConfig,
+        text_config: TextConfig,
+        cache: LatentCache,
+        tokenizer: Tokenizer,
+        config: BaseConfig,
+        *,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.unet_config, self.text_config = unet_config, text_config
+        self.unet, self.text = VideoUNet(unet_config), TextEncoder(text_config)
+        self.modules = {"unet": self.unet, "text": self.text}
+        self.cache = cache
+        self.captioner = Captioner(tokenizer, config.caption_dropout)
+        self.process = ForwardProcess(world_schedule())
+        width = unet_config.time_cond_proj_dim
+        self.no_guidance = None if width is None else embedded_guidance(np.ones(1), width)
+
+    def loss(
+        self, phase: Phase, images: bool, rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Mean squared error of v on one batch."""
+        frames = 1 if images else phase.frames
+        count = phase.images_batch if images else phase.batch
+        x_0, index, scenes = self.cache.sample(rng, count, frames, phase.stride)
+        t = stratified_timesteps(rng, count)
+        eps = torch.randn(x_0.shape, generator=torch_generator(rng))
+        w = None if self.no_guidance is None else self.no_guidance.expand(count, -1)
+        output = self.unet(
+            self.process.noised(x_0, eps, t),
+            t,
+            self.text(self.captioner.ids(scenes, rng)),
+            timestep_cond=w,
+            fps=torch.full((count,), max(1, WORLD_FPS // phase.stride)),
+            frame_indices=torch.from_numpy(index),
+            images=frames == 1,
+        )
+        loss = (output - self.process.target(x_0, eps, t)).square().mean()
+        return loss, {"image" if frames == 1 else "clip": float(loss.detach())}
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write ``unet.safetensors`` and ``text.safetensors`` from averaged weights."""
+        save_averaged(folder / "unet.safetensors", self.unet, self.unet_config, weights, "unet")
+        save_averaged(folder / "text.safetensors", self.text, self.text_config, weights, "text")
+
+
+def torch_generator(rng: np.random.Generator) -> torch.Generator:
+    """A torch generator seeded from a NumPy one."""
+    return torch.Generator().manual_seed(int(rng.integers(2**62)))

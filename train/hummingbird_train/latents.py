@@ -1,0 +1,98 @@
+"""A cache of encoded clips: float16 latents on disk, scenes remade from their seeds.
+
+Encoding costs a fifth of an image step, so clips are encoded once. Clip i is the scene drawn from the
+generator seeded with (seed, i); captions are drawn anew at every use.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hummingbird_runtime.atomic import atomic_file
+from hummingbird_runtime.errors import InputError
+from hummingbird_train import parallel
+from hummingbird_train.autoencoder import WORLD_FRAMES, frames_to_tensor
+from hummingbird_train.models.autoencoder import AutoencoderKL
+from hummingbird_train.models.weights import load_model
+from hummingbird_train.world.render import render
+from hummingbird_train.world.scene import Scene, sample_scene
+
+
+def scene_of(seed: int, index: int, tier: int) -> Scene:
+    """The scene of a clip index."""
+    return sample_scene(np.random.default_rng([seed, index]), tier=tier)
+
+
+def build_cache(
+    vae_path: Path, folder: Path, *, clips: int, seed: int, tier: int, shard: int = 250
+) -> None:
+    """Encode ``clips`` clips into ``folder``; every rank writes its own shards, finished ones stay.
+
+    Writes ``latents-NNNN.npy`` (float16 [shard, 26, C, h, w], unscaled) and ``cache.json``.
+    """
+    model = load_model(vae_path)
+    assert isinstance(model, AutoencoderKL)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(parallel.rank(), -(-clips // shard), parallel.world_size()):
+        path = folder / f"latents-{number:04d}.npy"
+        if path.exists():
+            continue
+        indices = range(number * shard, min(clips, (number + 1) * shard))
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.stack([_encode(model, scene_of(seed, i, tier)) for i in indices]))
+    if parallel.rank() == 0:
+        facts = {"clips": clips, "seed": seed, "tier": tier, "shard": shard}
+        (folder / "cache.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+@torch.no_grad()
+def _encode(model: AutoencoderKL, scene: Scene) -> np.ndarray:
+    frames = render([scene], range(WORLD_FRAMES))[0]
+    mean, _ = model.encode(frames_to_tensor(frames))
+    return mean.numpy().astype(np.float16)  # (F, C, h, w)
+
+
+class LatentCache:
+    """Read access to a cache; latents come out scaled to unit variance.
+
+    Raises:
+        InputError: ``cache.incomplete`` when shards are missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            facts = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+            shards = -(-facts["clips"] // facts["shard"])
+            parts = [np.load(folder / f"latents-{n:04d}.npy") for n in range(shards)]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                "cache.incomplete",
+                f"latent cache {folder}: {error}",
+                hint="run the stage again: it encodes what is missing",
+            ) from error
+        self.latents = np.concatenate(parts)  # (n, F, C, h, w)
+        self.scaling_factor = 1.0 / float(self.latents[:500].astype(np.float64).std())
+        self.scenes = [scene_of(facts["seed"], i, facts["tier"]) for i in range(facts["clips"])]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def sample(
+        self, rng: np.random.Generator, count: int, frames: int, stride: int
+    ) -> tuple[torch.Tensor, np.ndarray, list[Scene]]:
+        """Random sub-clips.
+
+        Returns:
+            float32 latents [count, C, frames, h, w] scaled to unit variance, int64 world frame
+            indices [count, frames], and the scenes.
+        """
+        clips = rng.integers(len(self), size=count)
+        starts = rng.integers(WORLD_FRAMES - (frames - 1) * stride, size=count)
+        index = starts[:, None] + np.arange(frames) * stride
+        chosen = self.latents[clips[:, None], index].astype(np.float32) * self.scaling_factor
+        latents = torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 2, 1, 3, 4)))
+        return latents, index, [self.scenes[c] for c in clips]

@@ -1,0 +1,1 @@
+"""The networks as torch modules, with the tensor names of the published checkpoints."""

