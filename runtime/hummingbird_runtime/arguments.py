@@ -126,6 +126,6 @@ def _encoded_size(name: str, text: str) -> int:
     except UnicodeEncodeError as error:
         raise InputError(
             "prompt.encoding",
-            f"{name}, got a lone surrogate {ascii(text[error.start])}, expected text in UTF-8",
+            f"{name}, got a lone surrogate {text[error.start]!a}, expected text in UTF-8",
             hint="decode the text with its real encoding first",
         ) from error

@@ -15,7 +15,7 @@ from hummingbird_runtime.errors import InputError, IntegrityError
 from hummingbird_runtime.integrity import verify_folder
 from hummingbird_runtime.manifest import SCHEDULER, Graph, Manifest
 from hummingbird_runtime.scheduler_config import SchedulerConfig
-from hummingbird_runtime.strict_json import MAX_BYTES, parse_json
+from hummingbird_runtime.strict_json import MAX_BYTES, fail, parse_json
 
 
 def builtin_bundle() -> Path:
@@ -43,12 +43,19 @@ class Bundle:
         Raises:
             InputError, IntegrityError, ResourceError: ``bundle.*``, see docs/errors.md.
         """
-        root = Path(os.path.realpath(builtin_bundle() if path is None else path))
+        try:
+            root = Path(os.path.realpath(builtin_bundle() if path is None else path))
+        except ValueError as error:  # a NUL character
+            raise InputError(
+                "bundle.not_found",
+                f"bundle {os.fspath(path or '')!r}: {error}, expected a folder",
+                hint="name a folder that `hummingbird export` wrote",
+            ) from error
         manifest, identities = verify_folder(root)
-        scheduler = SchedulerConfig.from_json(
-            parse_json(read_small(root / SCHEDULER, MAX_BYTES + 1), what=SCHEDULER)
-        )
-        return cls(root, manifest, scheduler, identities)
+        scheduler = parse_json(read_small(root / SCHEDULER, MAX_BYTES + 1), what=SCHEDULER)
+        if not isinstance(scheduler, dict):
+            fail(SCHEDULER, "got no object, expected the sampler's settings")
+        return cls(root, manifest, SchedulerConfig.from_json(scheduler), identities)
 
     def graph(self, role: str) -> Graph:
         """The manifest's entry of a graph.

@@ -30,7 +30,7 @@ def decode_chunks(
     """
     frames = latents[0].transpose(1, 0, 2, 3)  # (f, c, h, w)
     for start in range(0, frames.shape[0], chunk):
-        part = np.ascontiguousarray(frames[start : start + chunk]) / np.float32(scaling_factor)
+        part = np.ascontiguousarray(frames[start : start + chunk] * np.float32(1 / scaling_factor))
         yield start, decode(part).transpose(0, 2, 3, 1)  # (n, h, w, 3)
 
 

@@ -6,7 +6,7 @@ gives a warning; beyond what is allowed is an error. Nothing heavy happens here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,7 @@ from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.events import Step, Warning
 from hummingbird_runtime.facts import ModelFacts
+from hummingbird_runtime.manifest import Graph
 from hummingbird_runtime.noise import SEED_LIMIT
 from hummingbird_runtime.schedule import SchedulerConfig, max_steps
 
@@ -79,8 +80,7 @@ def check_request(
     scheduler: SchedulerConfig,
     *,
     prompt: object,
-    roles: Sequence[str],
-    context_shape: Sequence[int | str],
+    graphs: Mapping[str, Graph],
     options: Options,
 ) -> tuple[Request, tuple[Warning, ...]]:
     """Check one call against a bundle.
@@ -89,9 +89,8 @@ def check_request(
         facts: what the model was trained on and what is allowed.
         scheduler: limits the number of steps.
         prompt: the sentence, or None with ``prompt_embeds``.
-        roles: graphs of the bundle, for the choice of decoder.
-        context_shape: shape of the network's text input, [1, L, D]; names are free sizes.
-        options: the keyword arguments; ``callback_on_step_end`` and ``cancel`` are not looked at.
+        graphs: the bundle's graphs by role, for the choice of decoder and the embeddings' shape.
+        options: the keyword arguments.
 
     Raises:
         UsageError: ``request.type``, ``request.unknown_option``, ``request.output_type``,
@@ -103,6 +102,7 @@ def check_request(
     """
     for name in options:
         limits.one_of("request.unknown_option", "option", name, Options.__annotations__)
+    _check_hooks(options)
     warnings: list[Warning] = []
     frames = limits.frame_count(options.get("num_frames"), facts.frames, warnings)
     height = limits.side_length("height", options.get("height"), facts.height, warnings)
@@ -131,7 +131,7 @@ def check_request(
         cells = (size // facts.vae_scale_factor for size in (height, width))
         shape = [1, facts.latent_channels, frames, *cells]
         latents = arguments.float_array("latents", latents, shape)
-    text, embeds = _prompt_or_embeds(prompt, options.get("prompt_embeds"), context_shape)
+    text, embeds = _prompt_or_embeds(prompt, options.get("prompt_embeds"), graphs["unet"])
     scale = limits.guidance_scale(options.get("guidance_scale"), facts, warnings)
     output_type = options.get("output_type", "video")
     request = Request(
@@ -144,7 +144,7 @@ def check_request(
         guidance_scale=scale,
         seed=seed,
         fps_condition=fps,
-        decoder=limits.decoder_role(options.get("decoder"), roles),
+        decoder=limits.decoder_role(options.get("decoder"), graphs),
         output_type=limits.one_of(
             "request.output_type", "output_type", output_type, limits.OUTPUT_TYPES
         ),
@@ -154,8 +154,16 @@ def check_request(
     return request, tuple(warnings)
 
 
+def _check_hooks(options: Options) -> None:
+    hook, cancel = options.get("callback_on_step_end"), options.get("cancel")
+    if hook is not None and not callable(hook):
+        raise arguments.wrong_type("callback_on_step_end", hook, "a function")
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise arguments.wrong_type("cancel", cancel, "a CancelToken")
+
+
 def _prompt_or_embeds(
-    prompt: object, embeds: object, context_shape: Sequence[int | str]
+    prompt: object, embeds: object, unet: Graph
 ) -> tuple[str, NDArray[np.float32] | None]:
     if embeds is None:
         return arguments.prompt_text("prompt", prompt), None
@@ -165,4 +173,5 @@ def _prompt_or_embeds(
             "got both a prompt and prompt_embeds, expected one of them",
             hint="pass None as the prompt",
         )
-    return "", arguments.float_array("prompt_embeds", embeds, [1, *context_shape[1:]])
+    text_input = next(t.dims for t in unet.inputs if t.name == "encoder_hidden_states")
+    return "", arguments.float_array("prompt_embeds", embeds, [1, *text_input[1:]])

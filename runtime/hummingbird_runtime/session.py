@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,39 +19,20 @@ from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import ResourceError, UsageError
 from hummingbird_runtime.manifest import Tensor
 from hummingbird_runtime.session_errors import load_error, run_error
+from hummingbird_runtime.session_options import CPU, SessionOptions
 from hummingbird_runtime.signature import check_feeds, declared_tensor
 
-CPU = "CPUExecutionProvider"
-MAX_THREADS = 1024
+__all__ = [
+    "CPU",
+    "OnnxRuntimeBackend",
+    "Session",
+    "SessionBackend",
+    "SessionOptions",
+    "available_providers",
+]
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How a graph is opened."""
-
-    providers: tuple[str, ...] = (CPU,)
-    """Execution providers in order of preference; without the CPU one, no node may fall to it."""
-    provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Options by provider name."""
-    threads: int | None = None
-    """Threads of one run; None takes what ONNX Runtime finds."""
-    config: Mapping[str, str] = field(default_factory=dict)
-    """Extra ONNX Runtime session configuration entries."""
-
-    def __post_init__(self) -> None:
-        if not self.providers:
-            raise UsageError(
-                "provider.none", "got no execution provider, expected one", hint=f"use {CPU}"
-            )
-        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
-            raise UsageError(
-                "session.threads",
-                f"got threads {self.threads}, expected 1 to {MAX_THREADS}",
-                hint="leave it out to use every core",
-            )
 
 
 class Session(Protocol):
@@ -80,6 +60,13 @@ class SessionBackend(Protocol):
         """Open the graph file ``path``."""
 
 
+def available_providers() -> list[str]:
+    """Execution providers of the installed onnxruntime package."""
+    import onnxruntime as ort
+
+    return list(ort.get_available_providers())
+
+
 class OnnxRuntimeBackend:
     """Graphs run by the onnxruntime package."""
 
@@ -98,7 +85,7 @@ class OnnxRuntimeBackend:
         path = path.absolute()
         by_name = options.provider_options
         name = f"{path.parent.name}/{path.name}"
-        _check_providers(options.providers, ort.get_available_providers())
+        _check_providers(options.providers, available_providers())
         try:
             native = ort.InferenceSession(
                 os.fspath(path),

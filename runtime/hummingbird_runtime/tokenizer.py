@@ -135,7 +135,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise InputError(
                 "prompt.encoding",
-                f"prompt, got a lone surrogate {ascii(error.object[error.start])}, "
+                f"prompt, got a lone surrogate {error.object[error.start]!a}, "
                 "expected text that can be written as UTF-8",
                 hint="decode the text with its real encoding first",
             ) from error

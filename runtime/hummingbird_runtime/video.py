@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.writers import find_writer
+
+if TYPE_CHECKING:
+    from hummingbird_runtime.events import Warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,9 @@ class Video:
     bundle_id: str = ""
     """Identity of the bundle that drew it."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage: text, denoise, decode, total."""
+    """Seconds by stage: text, denoise, decode, and their sum, total."""
+    warnings: tuple[Warning, ...] = ()
+    """What ``stream`` would have reported besides."""
 
     def __post_init__(self) -> None:
         frames = self.frames

@@ -1,8 +1,9 @@
-"""CLIP's text cleaning and word splitting, with Unicode categories in place of ``\\p{L}``.
+r"""CLIP's text cleaning and word splitting, with Unicode categories in place of ``\p{L}``.
 
-Same words as the published pattern ``'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+|\\p{N}|[^\\s\\p{L}\\p{N}]+``
+Same words as the published pattern ``'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+``
 (ignoring case) on the cleaned text. No ftfy: mojibake is not repaired. Control tokens typed by a
 user, such as ``<end_of_text>``, are ordinary text here (open_clip would turn them into the token).
+Letters that are newer than Python's Unicode tables count as symbols.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ class BaseConfig:
 
     caption_dropout: float = 0.1
     """Share of samples trained with the empty prompt, for classifier-free guidance."""
+    partial_captions: float = 0.15
+    """Share of captions that leave size or background open."""
     cache_clips: int = 8000
     tier: int = 1
 
@@ -50,20 +52,25 @@ def world_schedule() -> SchedulerConfig:
 
 
 class Captioner:
-    """Scenes to token ids, with caption dropout."""
+    """Scenes to token ids, with caption dropout and partial captions."""
 
-    def __init__(self, tokenizer: Tokenizer, dropout: float) -> None:
-        self.tokenizer, self.dropout = tokenizer, dropout
+    def __init__(self, tokenizer: Tokenizer, dropout: float, partial: float) -> None:
+        self.tokenizer, self.dropout, self.partial = tokenizer, dropout, partial
         self.empty = tokenizer.encode("").ids
 
     def ids(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
         """int64 [b, L]; each caption dropped with the configured probability."""
         rows = [
             self.empty if rng.random() < self.dropout
-            else self.tokenizer.encode(caption(scene, rng, templates="train")).ids
+            else self.tokenizer.encode(self._caption(scene, rng)).ids
             for scene in scenes
         ]  # fmt: skip
         return torch.from_numpy(np.concatenate(rows))
+
+    def _caption(self, scene: Scene, rng: np.random.Generator) -> str:
+        return caption(
+            scene, rng, templates="partial" if rng.random() < self.partial else "train"
+        )
 
 
 def embedded_guidance(w: np.ndarray, dim: int) -> Tensor:
@@ -97,7 +104,9 @@ class BaseObjective:
         self.unet, self.text = VideoUNet(unet_config), TextEncoder(text_config)
         self.modules = {"unet": self.unet, "text": self.text}
         self.cache = cache
-        self.captioner = Captioner(tokenizer, config.caption_dropout)
+        self.captioner = Captioner(
+            tokenizer, config.caption_dropout, config.partial_captions
+        )
         self.process = ForwardProcess(world_schedule())
         width = unet_config.time_cond_proj_dim
         self.no_guidance = None if width is None else embedded_guidance(np.ones(1), width)

@@ -62,7 +62,7 @@ class GuidanceObjective:
         self.text = text.requires_grad_(False).eval()
         self.modules = {"unet": self.unet}
         self.cache = cache
-        self.captioner = Captioner(tokenizer, 0.0)
+        self.captioner = Captioner(tokenizer, dropout=0.0, partial=0.15)
         self.process = ForwardProcess(world_schedule())
         self.width = unet_config.time_cond_proj_dim
         assert self.width is not None

@@ -105,6 +105,8 @@ class MuonAdam:
 
     def _step_adam(self, grads: Mapping[str, Tensor], learning_rate: float) -> None:
         names = [n for n in self.others if n in grads]
+        if not names:
+            return
         beta1, beta2 = self.config.adam_betas
         g = [grads[n] for n in names]
         first, second = [self.first[n] for n in names], [self.second[n] for n in names]

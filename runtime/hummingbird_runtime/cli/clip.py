@@ -1,4 +1,4 @@
-"""One clip, drawn and saved: the pipeline's events become progress, warnings and a JSON document."""
+"""One clip, drawn and saved: the run's events become progress, warnings and a JSON document."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,3 +172,11 @@ def _example(examples: tuple[str, ...], seed: int) -> str:
             hint="use `hummingbird generate` with a prompt of your own",
         )
     return examples[seed % len(examples)]
+
+
+def _unknown_words(words: tuple[str, ...], examples: tuple[str, ...]) -> InputError:
+    return InputError(
+        "prompt.unknown_words",
+        f"prompt: got words the model does not know: {', '.join(words[:10])}",
+        hint=f"try: {examples[0]}" if examples else "see `hummingbird info`",
+    )

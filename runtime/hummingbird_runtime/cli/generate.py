@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
 from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
 from hummingbird_runtime.cli.parser import Parser, number, positive_number, whole_number
 
-_OPTIONS = {
+if TYPE_CHECKING:
+    from hummingbird_runtime.request import Options
+
+_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "num_frames": (whole_number, "frames of the clip"),
     "height": (whole_number, "pixels"),
     "width": (whole_number, "pixels"),
@@ -21,7 +27,7 @@ def main(arguments: list[str]) -> int:
     """Run the verb; see ``hummingbird generate --help``."""
     parsed = _parser().parse(arguments)
     values = vars(parsed)
-    options = {name: values[name] for name in (*_OPTIONS, "decoder")}
+    options = cast("Options", {name: values[name] for name in (*_OPTIONS, "decoder")})
     return run_job(
         ClipJob(
             prompt=parsed.prompt,
@@ -50,6 +56,8 @@ def _parser() -> Parser:
         add("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=text)
     add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
     add("--fps", type=positive_number, metavar="N", help="playback rate of the file")
-    add("--strict-prompt", action="store_true", help="refuse words the model does not know (exit 3)")
+    add(
+        "--strict-prompt", action="store_true", help="refuse words the model does not know (exit 3)"
+    )
     add_run_options(parser)
     return parser

@@ -7,7 +7,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hummingbird_runtime.errors import UsageError
 
@@ -15,10 +15,10 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations; errors are ``UsageError``s, unknown flags get a suggestion."""
+    """argparse without abbreviations; refusals are typed, unknown flags get a suggestion."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **options)
+    def __init__(self, *, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting.

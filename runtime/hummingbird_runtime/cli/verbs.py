@@ -31,7 +31,9 @@ class Verb:
 
 
 VERBS = {
-    "sample": Verb("hummingbird_runtime.cli.sample:main", "draw an example clip, no argument needed"),
+    "sample": Verb(
+        "hummingbird_runtime.cli.sample:main", "draw an example clip, no argument needed"
+    ),
     "generate": Verb("hummingbird_runtime.cli.generate:main", "draw a clip from a sentence"),
     "info": Verb("hummingbird_runtime.cli.info:main", "show what a bundle is and can draw"),
     "verify": Verb("hummingbird_runtime.cli.verify:main", "check a bundle against its manifest"),

@@ -1,4 +1,4 @@
-"""Video files by suffix. A writer takes (path, video) and creates the file; nothing is encoded here.
+"""Video files by suffix: a writer takes (path, video) and creates the file.
 
 mp4 needs the extra ``video`` (PyAV); gif and webp need ``image`` (Pillow); png, y4m and npz need
 nothing but NumPy.

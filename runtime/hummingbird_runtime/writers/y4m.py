@@ -38,4 +38,6 @@ def write(path: Path, video: Video) -> None:
 def to_yuv(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3] to planes uint8 [3, H, W], rounded to nearest."""
     planes = np.tensordot(_MATRIX, image.astype(np.float64), axes=(1, 2))  # (3, h, w)
-    return np.floor(planes + _OFFSET[:, np.newaxis, np.newaxis] + 0.5).astype(np.uint8)
+    planes += _OFFSET[:, np.newaxis, np.newaxis] + 0.5
+    rounded: NDArray[np.uint8] = planes.astype(np.uint8)  # truncates: floor, as all is positive
+    return rounded

@@ -1,4 +1,4 @@
-"""Transformers of the video U-Net: over the cells of a frame with the prompt, and over the frames of a cell.
+"""Transformers of the video U-Net: over the cells of a frame and its prompt, and over frames.
 
 VideoCrafter's design: the temporal transformer has two self-attentions, no mask and no positions.
 Attention goes through ``scaled_dot_product_attention`` on (n, heads, length, head) tensors.
@@ -74,7 +74,7 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Tokens (n, l, c); the context is (b, m, d) with n a multiple of b, or None for x itself."""
+        """Tokens (n, l, c); context (b, m, d) with n a multiple of b, or None for x itself."""
         y = self.norm1(x)
         x = x + self.attn1(y, y)
         y = self.norm2(x)
@@ -115,7 +115,7 @@ class TemporalTransformer(nn.Module):
         inner: width of the tokens.
         head_channels: width of one head.
         groups: groups of the norm.
-        conv_projections: projections stored as 1-tap Conv1d weights, as in the published ``init_attn``.
+        conv_projections: projections stored as 1-tap Conv1d weights, as published for ``init_attn``.
     """
 
     def __init__(

@@ -1,13 +1,14 @@
-"""The image autoencoder between pixels and latents: LDM's AutoencoderKL, and a patch variant for small worlds.
+"""The image autoencoder: LDM's AutoencoderKL, and a patch variant for small worlds.
 
 Rombach et al. 2022, section 3.1; tensor names are those of the published first-stage checkpoints.
-Video frames pass as a batch of independent images. Scaling of latents for the U-Net and sampling of the
-posterior happen outside.
+Video frames pass as a batch of independent images. Scaling of latents for the U-Net and sampling
+of the posterior happen outside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -29,8 +30,8 @@ class AutoencoderConfig(ModelConfig):
     latent_channels: int = 4
     """Channels of the latent."""
     stem: Literal["conv", "pixel_shuffle"] = "conv"
-    """``conv``: a pyramid of convolutions (the published key names). ``pixel_shuffle``: one patch per
-    latent cell, every convolution at the latent's resolution."""
+    """``conv``: a pyramid of convolutions (the published key names). ``pixel_shuffle``: one patch
+    per latent cell, every convolution at the latent's resolution."""
     channels: int = 128
     """Width of the first level; stem "conv" only."""
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
@@ -52,7 +53,7 @@ class AutoencoderConfig(ModelConfig):
     norm_num_groups: int = 32
     """Groups of every GroupNorm."""
     double_z: bool = True
-    """True: the encoder gives mean and log variance. False: a mean only, log variance at its floor."""
+    """True: the encoder gives mean and log variance. False: a mean, log variance at its floor."""
     scaling_factor: float = 0.18215
     """U-Net latent = scaling_factor * mean; a fact for the callers, not applied here."""
 
@@ -62,12 +63,16 @@ class AutoencoderConfig(ModelConfig):
         if self.stem == "pixel_shuffle":
             widths = [self.encoder_channels, self.decoder_channels]
         if self.norm == "group" and any(w % self.norm_num_groups for w in widths):
-            raise invalid("AutoencoderConfig", f"widths {widths}", f"multiples of {self.norm_num_groups}")
+            raise invalid(
+                "AutoencoderConfig", f"widths {widths}", f"multiples of {self.norm_num_groups}"
+            )
 
     @property
     def downscale(self) -> int:
         """Pixels per latent cell along one side."""
-        return self.stem_patch if self.stem == "pixel_shuffle" else 2 ** (len(self.channel_mult) - 1)
+        return (
+            self.stem_patch if self.stem == "pixel_shuffle" else 2 ** (len(self.channel_mult) - 1)
+        )
 
     @classmethod
     def videocrafter2(cls) -> AutoencoderConfig:
@@ -154,9 +159,7 @@ def _middle(config: AutoencoderConfig, channels: int) -> nn.Module:
 def _level(config: AutoencoderConfig, channels_in: int, channels: int, blocks: int) -> nn.Module:
     level = nn.Module()
     widths = [channels_in] + [channels] * blocks
-    level.block = nn.ModuleList(
-        ResnetBlock(config, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-    )
+    level.block = nn.ModuleList(ResnetBlock(config, a, b) for a, b in pairwise(widths))
     return level
 
 

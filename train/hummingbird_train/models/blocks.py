@@ -1,7 +1,7 @@
-"""Convolutional blocks of the video U-Net: residual block with its temporal convolutions, and resampling.
+"""Convolutional blocks of the video U-Net: residual block with temporal convolutions, resampling.
 
-Features are (b*t, c, h, w) between blocks. Everything is written so that channels-last memory, which
-``VideoUNet.forward`` chooses, turns each change of view (frames, time lines, tokens) into a free reshape.
+Features are (b*t, c, h, w) between blocks. Everything is written so that channels-last memory,
+which ``VideoUNet.forward`` chooses, makes each change of view (frames, time lines, tokens) free.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def to_frames(x: Tensor, like: Tensor) -> Tensor:
 class TemporalConv(nn.Conv3d):
     """Convolution over three neighbouring frames.
 
-    The weight keeps the published shape (c_out, c_in, 3, 1, 1); computed as a 2-D convolution with kernel
-    (3, 1) over (t, h*w), the same sums on an operator that every runtime has fast.
+    The weight keeps the published shape (c_out, c_in, 3, 1, 1); computed as a 2-D convolution with
+    kernel (3, 1) over (t, h*w), the same sums on an operator that every runtime has fast.
     """
 
     def __init__(self, channels: int) -> None:
@@ -59,7 +59,7 @@ class TemporalConv(nn.Conv3d):
 
 
 class TemporalConvBlock(nn.Module):
-    """Four temporal convolutions as a residual branch; norms take statistics over t, h and w jointly."""
+    """Four temporal convolutions as a residual branch; norms span t, h and w jointly."""
 
     def __init__(self, channels: int, groups: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reading and writing of model configurations: frozen dataclasses to JSON objects and back, strictly."""
+"""Model configurations: frozen dataclasses to JSON objects and back, strictly."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sinusoidal embedding of integers as a table: one row per diffusion step, frame rate or frame index.
+"""Sinusoidal embedding of integers as a table: a row per diffusion step, frame rate, frame index.
 
-Rows are cosines first, divisor half the width. The guidance scale has another embedding (sines first,
-divisor half - 1) that enters the network ready-made as ``timestep_cond``.
+Rows are cosines first, divisor half the width. The guidance scale has another embedding (sines
+first, divisor half - 1) that enters the network ready-made as ``timestep_cond``.
 """
 
 from __future__ import annotations

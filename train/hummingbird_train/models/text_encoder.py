@@ -1,7 +1,7 @@
 """The prompt's encoder: OpenCLIP's causal text tower, read at the penultimate layer.
 
-Radford et al. 2021 with the tensor names of OpenCLIP; VideoCrafter2 uses ViT-H-14's tower. All tokens come
-out, padding included; nothing is pooled. Tokenizing happens outside.
+Radford et al. 2021 with the tensor names of OpenCLIP; VideoCrafter2 uses ViT-H-14's tower. All
+tokens come out, padding included; nothing is pooled. Tokenizing happens outside.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TextConfig(ModelConfig):
     layers: int = 24
     """Layers of the tower, the last one included although it never runs."""
     published_extras: bool = True
-    """Hold the last layer, text projection and logit scale: in the published files, never used here."""
+    """Hold last layer, text projection and logit scale: in the published files, never used."""
 
     def __post_init__(self) -> None:
         """Refuse a width that heads cannot divide and a tower without a penultimate layer."""

@@ -1,8 +1,8 @@
-"""The video U-Net: VideoCrafter2's architecture, of which both Hummingbird students are smaller cases.
+"""The video U-Net: VideoCrafter2's architecture; both Hummingbird students are smaller cases of it.
 
-One rule builds the 1.4 B teacher, the 0.9 B and 0.7 B students (Hummingbird, section 3.1: one residual
-block per level, then no middle block) and the tiny model trained here. Tensor names equal the published
-ones. What the output means (noise or velocity) is a matter of the scheduler.
+One rule builds the 1.4 B teacher, the 0.9 B and 0.7 B students (Hummingbird, section 3.1: one
+residual block per level, then no middle block) and the tiny model trained here. Tensor names equal
+the published ones. What the output means (noise or velocity) is a matter of the scheduler.
 """
 
 from __future__ import annotations
@@ -256,8 +256,8 @@ class VideoUNet(nn.Module):
             encoder_hidden_states: prompt [B,L,D].
             timestep_cond: guidance-scale embedding [B,W], or None to leave it out.
             fps: int64 [B], 0..999: the frame rate that the clip is to have.
-            frame_indices: int64 [F] or [B,F], 0..999: position of each frame in its clip, 0..F-1 when
-                None; read by models with ``frame_embedding``.
+            frame_indices: int64 [F] or [B,F], 0..999: position of each frame in its clip, 0..F-1
+                when None; read by models with ``frame_embedding``.
             images: treat frames as unrelated images: every layer over time is left out. For
                 pre-training on single frames.
 

@@ -1,4 +1,4 @@
-"""Networks on disk: one safetensors file with the kind of network and its configuration in the metadata."""
+"""Networks on disk: a safetensors file with kind and configuration of the network as metadata."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def save_model(
         dtype: storage format, float16 or float32.
 
     Raises:
-        UsageError: ``checkpoint.dtype`` for another format, ``checkpoint.kind`` for a foreign config.
+        UsageError: ``checkpoint.dtype`` for another format, ``checkpoint.kind`` for another config.
         InputError: ``checkpoint.keys`` or ``checkpoint.shapes`` when model and config disagree.
-        ExecutionError: ``checkpoint.not_finite`` when a weight is, or becomes in float16, infinite or NaN.
+        ExecutionError: ``checkpoint.not_finite`` when a weight is, or overflows to, inf or NaN.
     """
     if dtype not in STORAGE:
         raise UsageError(
@@ -84,8 +84,8 @@ def load_model(path: Path, *, dtype: torch.dtype = torch.float32) -> Model:
 
     Raises:
         InputError: ``checkpoint.missing``, ``checkpoint.corrupt``, ``checkpoint.kind``,
-            ``checkpoint.config``, ``checkpoint.dtype``, ``checkpoint.keys``, ``checkpoint.shapes`` or
-            ``checkpoint.not_finite``.
+            ``checkpoint.config``, ``checkpoint.dtype``, ``checkpoint.keys``,
+            ``checkpoint.shapes`` or ``checkpoint.not_finite``.
     """
     kind, config, stored = read(path)
     model = skeleton(kind, config)
@@ -169,9 +169,9 @@ def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor
     if missing or unexpected:
         raise InputError(
             "checkpoint.keys",
-            f"weights {path}, got {len(got)} tensors with {len(missing)} missing {_some(missing)} and "
-            f"{len(unexpected)} unexpected {_some(unexpected)}, expected the {len(expected)} of its "
-            "configuration",
+            f"weights {path}, got {len(got)} tensors with {len(missing)} missing {_some(missing)} "
+            f"and {len(unexpected)} unexpected {_some(unexpected)}, expected the {len(expected)} "
+            "of its configuration",
             hint="use the configuration that the weights were trained with",
         )
     wrong = sorted(n for n, t in expected.items() if got[n].shape != t.shape)
@@ -179,8 +179,8 @@ def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor
         name = wrong[0]
         raise InputError(
             "checkpoint.shapes",
-            f"weights {path}, got {len(wrong)} other shapes, the first {name} {list(got[name].shape)}, "
-            f"expected {list(expected[name].shape)}",
+            f"weights {path}, got {len(wrong)} other shapes, the first "
+            f"{name} {list(got[name].shape)}, expected {list(expected[name].shape)}",
             hint="use the configuration that the weights were trained with",
         )
 

@@ -1,6 +1,6 @@
 """Scenes to words: caption templates for training, other templates for judging, and every word.
 
-A caption always names shape, colour, size and background, and the motion unless the object is
+A full caption names shape, colour, size and background, and the motion unless the object is
 still. Judging templates arrange the same words in orders that no training caption uses.
 """
 
@@ -63,6 +63,13 @@ _TEMPLATES = {
         "a {b} background with a {s} {c} {o} {m}",
         "there is a {s} {c} {o} on {b}, {m}",
     ),
+    # What a person types in a hurry: size or background left open. Training mixes these in.
+    "partial": (
+        "a {c} {o} {m}",
+        "{c} {o}",
+        "a {s} {c} {o} {m}",
+        "a {c} {o} {m} on a {b} background",
+    ),
     "judge": (
         "there is a {s} {c} {o} {m} in front of a {b} background",
         "a {b} background, a {s} {c} {o} {m}",
@@ -96,7 +103,8 @@ def caption(scene: Scene, rng: np.random.Generator, *, templates: str = "train")
     Args:
         scene: what to describe.
         rng: chooses the template and the synonyms.
-        templates: ``"train"``, or ``"judge"`` for word orders that training never sees.
+        templates: ``"train"``; ``"partial"`` to leave size or background open; ``"judge"`` for word
+            orders that training never sees.
 
     Returns:
         At most 18 tokens (20 with the start and end tokens), every one a word of ``WORDS``.

@@ -1,0 +1,150 @@
+"""The graphs of one bundle, opened by role, and how long they stay open.
+
+Normally every graph is opened once and kept. With ``low_memory`` a graph lives only inside its
+stage, so the text encoder, the U-Net and the decoder are never in memory together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_runtime.bundle import Bundle
+from hummingbird_runtime.cancel import CancelToken
+from hummingbird_runtime.errors import ExecutionError, UsageError
+from hummingbird_runtime.manifest import REQUIRED_ROLES
+from hummingbird_runtime.session import Session, SessionBackend, SessionOptions
+from hummingbird_runtime.signature import check_signature
+
+
+class Graph:
+    """One open graph, seen as a function of arrays; cancelled before and during each run.
+
+    Args:
+        role: its name in messages.
+        session: the open session.
+        cancel: stops it.
+    """
+
+    def __init__(self, role: str, session: Session, cancel: CancelToken) -> None:
+        self._role = role
+        self._session = session
+        self._cancel = cancel
+        self._dtypes = {tensor.name: tensor.dtype for tensor in session.inputs}
+
+    def __call__(self, what: str, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The graph's one output as float32.
+
+        Args:
+            what: what is computed, for the message of an error.
+            feeds: arrays by input name; converted to the graph's own number types.
+
+        Raises:
+            Cancelled: ``runtime.cancelled``.
+            ExecutionError: ``numeric.non_finite`` when the output holds NaN or infinities.
+        """
+        self._cancel.raise_if_cancelled()
+        typed = {k: np.asarray(v, self._dtypes.get(k, v.dtype)) for k, v in feeds.items()}
+        outputs = self._session.run(typed, cancel=self._cancel)
+        self._cancel.raise_if_cancelled()
+        output = np.asarray(outputs[self._session.outputs[0].name], np.float32)
+        require_finite(f"{what} ({self._role})", output)
+        return output
+
+
+class GraphPool:
+    """Opens the graphs of a bundle and closes them again.
+
+    Args:
+        bundle: verified.
+        backend: opens graph files.
+        options: providers and threads.
+        low_memory: open a graph when its stage starts and close it when the stage ends.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: SessionBackend,
+        options: SessionOptions,
+        *,
+        low_memory: bool = False,
+    ) -> None:
+        self._bundle = bundle
+        self._backend = backend
+        self._options = options
+        self._low_memory = low_memory
+        self._open: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def preload(self) -> None:
+        """Open the graphs that every run needs, unless they are to be opened stage by stage."""
+        if not self._low_memory:
+            try:
+                for role in REQUIRED_ROLES:
+                    self._session(role)
+            except BaseException:
+                self.close()
+                raise
+
+    @contextlib.contextmanager
+    def stage(self, role: str, cancel: CancelToken) -> Iterator[Graph]:
+        """One stage of a run: the graph is open inside the block."""
+        session = self._session(role)
+        try:
+            yield Graph(role, session, cancel)
+        finally:
+            if self._low_memory:
+                with self._lock:
+                    self._open.pop(role, None)
+                session.close()
+
+    def close(self) -> None:
+        """Wait for what is running inside a graph, then free them all; twice is fine."""
+        with self._lock:
+            self._closed = True
+            sessions, self._open = list(self._open.values()), {}
+        for session in sessions:
+            session.close()
+
+    def _session(self, role: str) -> Session:
+        with self._lock:
+            if self._closed:
+                raise UsageError(
+                    "runtime.closed", "the pipeline is closed already", hint="open a new one"
+                )
+            if role not in self._open:
+                session = self._backend.open(self._bundle.path(role), self._options)
+                try:
+                    check_signature(session, self._bundle.graph(role), role)
+                except BaseException:
+                    session.close()
+                    raise
+                self._open[role] = session
+            return self._open[role]
+
+
+def require_finite(what: str, array: NDArray[np.float32]) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        ExecutionError: ``numeric.non_finite``, naming ``what``.
+    """
+    if not np.isfinite(array).all():
+        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        raise ExecutionError(
+            "numeric.non_finite",
+            f"{what}: got {bad} of {array.size} values NaN or infinite, expected finite numbers",
+            hint="use a bundle with float32 weights and a guidance scale inside the trained range",
+        )

@@ -1,0 +1,37 @@
+"""How a graph is opened: execution providers, threads, extra settings. Needs no ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hummingbird_runtime.errors import UsageError
+
+CPU = "CPUExecutionProvider"
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a graph is opened."""
+
+    providers: tuple[str, ...] = (CPU,)
+    """Execution providers in order of preference; without the CPU one, no node may fall to it."""
+    provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Options by provider name."""
+    threads: int | None = None
+    """Threads of one run; None takes what ONNX Runtime finds."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Extra ONNX Runtime session configuration entries."""
+
+    def __post_init__(self) -> None:
+        if not self.providers:
+            raise UsageError(
+                "provider.none", "got no execution provider, expected one", hint=f"use {CPU}"
+            )
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise UsageError(
+                "session.threads",
+                f"got threads {self.threads}, expected 1 to {MAX_THREADS}",
+                hint="leave it out to use every core",
+            )

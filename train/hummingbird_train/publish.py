@@ -1,0 +1,113 @@
+"""A finished run to `train/checkpoints/NAME/`: float16 weights, tokenizer, schedule and model facts.
+
+That folder is all that `hummingbird export build` needs, and small enough to commit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hummingbird_runtime.atomic import atomic_folder
+from hummingbird_runtime.facts import Choice, Frames, Guidance, ModelFacts, Side
+from hummingbird_train.autoencoder import frames_to_tensor
+from hummingbird_train.base import WORLD_FPS, world_schedule
+from hummingbird_train.latents import LatentCache
+from hummingbird_train.models.autoencoder import AutoencoderKL
+from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.models.weights import load_model, save_model
+from hummingbird_train.world.grammar import EXAMPLES, GRAMMAR
+from hummingbird_train.world.render import render
+from hummingbird_train.world.tokenizer_files import write_tokenizer
+
+WORLD_FRAMES, WORLD_SIZE = 26, 64
+
+
+def publish(run: Path, out: Path, *, steps: int, w: float, overwrite: bool = False) -> None:
+    """Write the published checkpoint of a run.
+
+    Args:
+        run: folder with the finished stages vae, base and guidance.
+        out: new folder; replaced as a whole when ``overwrite``.
+        steps: default number of inference steps.
+        w: default guidance scale.
+        overwrite: replace an existing folder.
+    """
+    vae = load_model(run / "vae" / "vae.safetensors")
+    text = load_model(run / "base" / "text.safetensors")
+    unet = load_model(run / "guidance" / "unet.safetensors")
+    assert isinstance(vae, AutoencoderKL)
+    assert isinstance(text, TextEncoder)
+    assert isinstance(unet, VideoUNet)
+    cache = LatentCache(run / "latents")
+    vae_config = dataclasses.replace(vae.config, scaling_factor=cache.scaling_factor)
+    facts = world_facts(
+        cache,
+        latent_channels=vae_config.latent_channels,
+        size_multiple=vae_config.downscale * unet.config.size_multiple,
+        timestep_cond_dim=unet.config.time_cond_proj_dim,
+        steps=steps,
+        w=w,
+    )
+    half = torch.float16
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        save_model(folder / "unet.safetensors", unet, unet.config, dtype=half)
+        save_model(folder / "text_encoder.safetensors", text, text.config, dtype=half)
+        save_model(folder / "vae.safetensors", vae, vae_config, dtype=half)
+        write_tokenizer(folder / "tokenizer")
+        for name, value in (
+            ("facts", dataclasses.asdict(facts)),
+            ("scheduler_config", world_schedule().to_json()),
+        ):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+
+
+def world_facts(
+    cache: LatentCache,
+    *,
+    latent_channels: int,
+    size_multiple: int,
+    timestep_cond_dim: int | None,
+    steps: int,
+    w: float,
+) -> ModelFacts:
+    """What the tiny world's model may be asked for."""
+    side = Side(trained=WORLD_SIZE, default=WORLD_SIZE, multiple_of=size_multiple,
+                allowed=(32, 128))  # fmt: skip
+    return ModelFacts(
+        latent_channels=latent_channels,
+        vae_scale_factor=8,
+        frames=Frames(trained=WORLD_FRAMES, default=WORLD_FRAMES, allowed=(1, 104)),
+        height=side,
+        width=side,
+        fps_condition=Choice(default=WORLD_FPS, trained=(2, WORLD_FPS), allowed=(1, 60)),
+        playback_fps=WORLD_FPS,
+        guidance=Guidance(kind="embedded", default=w, trained=(1.0, 5.0), allowed=(1.0, 8.0)),
+        timestep_cond_dim=timestep_cond_dim,
+        num_inference_steps=Choice(default=steps, trained=(steps,), allowed=(1, 50)),
+        scaling_factor=cache.scaling_factor,
+        latent_rgb=latent_rgb(cache),
+        vocabulary_examples=EXAMPLES,
+        grammar=GRAMMAR,
+        decode_chunk=WORLD_FRAMES,
+    )
+
+
+def latent_rgb(cache: LatentCache, clips: int = 60) -> tuple[tuple[float, ...], ...]:
+    """Least-squares map from a scaled latent cell to its patch's mean colour: 3 rows of C + 1."""
+    latents, colours = [], []
+    for i in range(clips):
+        frames = render([cache.scenes[i]], range(0, WORLD_FRAMES, 5))[0]
+        patches = torch.nn.functional.avg_pool2d(frames_to_tensor(frames), 8)
+        colours.append(patches.permute(0, 2, 3, 1).reshape(-1, 3).numpy())
+        z = cache.latents[i, ::5].astype(np.float32) * cache.scaling_factor
+        latents.append(z.transpose(0, 2, 3, 1).reshape(-1, z.shape[1]))
+    z = np.concatenate(latents)
+    design = np.concatenate([z, np.ones((len(z), 1), np.float32)], axis=1)
+    solution, *_ = np.linalg.lstsq(design, np.concatenate(colours), rcond=None)
+    return tuple(tuple(round(float(v), 5) for v in row) for row in solution.T)
