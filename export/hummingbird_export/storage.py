@@ -5,6 +5,7 @@ Nothing that could name the machine of the export (stack traces, module paths) i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -49,13 +50,18 @@ def strip_origin(model: ir.Model) -> None:
 
 
 def save_graph(
-    model: ir.Model, folder: Path, *, external_threshold: int = EXTERNAL_THRESHOLD
+    model: ir.Model,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    external_threshold: int = EXTERNAL_THRESHOLD,
 ) -> Path:
     """Write ``folder/model.onnx`` (and ``model.onnx_data``); the same bytes for the same model.
 
     Args:
         model: left unchanged but for the loss of its debugging information.
         folder: existing folder.
+        metadata: entries of the model's ``metadata_props``.
         external_threshold: total weight bytes above which tensors of 64 KiB and more go to
             ``model.onnx_data``, each at a multiple of 64 KiB so that it can be mapped.
 
@@ -63,6 +69,7 @@ def save_graph(
         The path of ``model.onnx``.
     """
     strip_origin(model)
+    model.metadata_props.update(metadata or {})
     path = folder / "model.onnx"
     if weight_bytes(model) <= external_threshold:
         ir.save(model, path)

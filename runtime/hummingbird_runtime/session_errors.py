@@ -16,8 +16,11 @@ from hummingbird_runtime.errors import (
 )
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_SOURCE = re.compile(r"\S*?[\w./\\-]+\.(?:cc|h|cpp):\d+ ")
-_CPP_SIGNATURE = re.compile(r"[\w:<>*&, ]*\bonnxruntime::.*?\)(?: const)? (?=[A-Z])")
+# a C++ source position and, behind it, the signature of the function it is in
+_SOURCE = re.compile(
+    r"(?<!\S)\S*\.(?:cc|h|cpp):\d+ "
+    r"(?:[\w:<>*&~ ]{0,200}::[\w~]+\((?:[^()]|\([^()]*\))*\)(?: const)? )?"
+)
 _LOAD = re.compile(r"^Load model from .*? failed:")
 _MEMORY = re.compile(r"bad_alloc|bfc_arena|[Ff]ailed to allocate memory|Out of memory")
 _IR_VERSION = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
@@ -83,7 +86,8 @@ def run_error(error: Exception, name: str) -> HummingbirdError:
 
 def plain_text(text: str) -> str:
     """One line of at most 300 characters: no error prefix, source file or C++ signature."""
-    for pattern in (_PREFIX, _LOAD, _SOURCE, _CPP_SIGNATURE):
+    text = text[:2000]
+    for pattern in (_PREFIX, _LOAD, _SOURCE):
         text = pattern.sub("", text)
     line = " ".join(text.split())
     return line if len(line) <= 300 else line[:297] + "..."

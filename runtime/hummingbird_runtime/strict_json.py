@@ -6,6 +6,7 @@ Python's reader takes NaN, duplicate keys and endless nesting; a bundle's docume
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -69,7 +70,7 @@ def record(cls: type[T], value: object, where: str) -> T:
     )
     if unknown or missing:
         fail(where, f"unknown keys {unknown[:5]}, missing keys {missing[:5]}")
-    kinds = typing.get_type_hints(cls)
+    kinds = _type_hints(cls)  # type: ignore[arg-type]
     return cls(**{k: _convert(kinds[k], v, f"{where}.{k}") for k, v in value.items()})
 
 
@@ -78,6 +79,11 @@ def fail(where: str, problem: str) -> NoReturn:
     raise InputError(
         "bundle.manifest_invalid", f"{where}: {problem}", hint="export or copy the bundle again"
     )
+
+
+@functools.cache
+def _type_hints(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
@@ -91,16 +97,15 @@ def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
 
 def _check_depth(value: Any, what: str) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for item in level
             if isinstance(item, dict | list)
             for child in (item.values() if isinstance(item, dict) else item)
         ]
-        if not level:
-            return
-    fail(what, f"nested too deeply, expected at most {MAX_DEPTH} levels")
+    if any(isinstance(item, dict | list) for item in level):
+        fail(what, f"nested too deeply, expected at most {MAX_DEPTH} levels")
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import tiny_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hummingbird_runtime.errors import HummingbirdError, InputError, IntegrityError
 from hummingbird_runtime.facts import Choice, Frames, Guidance, Side
 from hummingbird_runtime.manifest import FileEntry, Manifest, check_relative_path
 from hummingbird_runtime.strict_json import MAX_BYTES, parse_json, record
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +193,7 @@ def test_eight_levels_are_read_and_nine_are_not() -> None:
         "\udcff",
     ],
 )
-def test_paths_that_could_leave_the_bundle_are_unsafe(
-    document: dict[str, Any], path: str
-) -> None:
+def test_paths_that_could_leave_the_bundle_are_unsafe(document: dict[str, Any], path: str) -> None:
     with pytest.raises(IntegrityError) as caught:
         check_relative_path(path, "files")
     assert caught.value.code == "bundle.unsafe_path"

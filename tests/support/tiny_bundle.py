@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tiny_onnx
+
 from hummingbird_runtime import integrity
 from hummingbird_runtime.manifest import (
     Choice,

@@ -61,14 +61,21 @@ class AutoencoderObjective:
         loss: weights of the loss terms.
         tier: tier of the world to draw from.
         seed: seed of the initial weights.
+        model: train this one on instead of a fresh one; frozen parts stay as they are.
     """
 
     def __init__(
-        self, config: AutoencoderConfig, loss: AutoencoderLoss, *, tier: int, seed: int
+        self,
+        config: AutoencoderConfig,
+        loss: AutoencoderLoss,
+        *,
+        tier: int,
+        seed: int,
+        model: AutoencoderKL | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.config, self.weights, self.tier = config, loss, tier
-        self.model = AutoencoderKL(config)
+        self.model = AutoencoderKL(config) if model is None else model
         self.modules = {"vae": self.model}
 
     def loss(

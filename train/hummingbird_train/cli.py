@@ -12,14 +12,15 @@ def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `hummingbird train`."""
     parser = argparse.ArgumentParser(
         prog="hummingbird train",
-        description="Train the tiny world's models. Stages run in the order vae, base, guidance; "
-        "each pauses when its minutes are gone and goes on where it paused.",
+        description="Train the tiny world's models. Stages run in the order vae, base, guidance, "
+        "decoder; each pauses when its minutes are gone and goes on where it paused.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="STAGE")
     described = {
         "vae": "train the autoencoder on rendered frames",
         "base": "train text tower and video U-Net: single frames, then 9 frames, then 26",
         "guidance": "distil classifier-free guidance into the w embedding",
+        "decoder": "train the autoencoder's decoder further; latents stay as they are",
     }
     for stage, text in described.items():
         verb = verbs.add_parser(stage, help=text, description=text)

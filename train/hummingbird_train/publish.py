@@ -32,13 +32,13 @@ def publish(run: Path, out: Path, *, steps: int, w: float, overwrite: bool = Fal
     """Write the published checkpoint of a run.
 
     Args:
-        run: folder with the finished stages vae, base and guidance.
+        run: folder with the finished stages.
         out: new folder; replaced as a whole when ``overwrite``.
         steps: default number of inference steps.
         w: default guidance scale.
         overwrite: replace an existing folder.
     """
-    vae = load_model(run / "vae" / "vae.safetensors")
+    vae = load_model(run / "decoder" / "vae.safetensors")
     text = load_model(run / "base" / "text.safetensors")
     unet = load_model(run / "guidance" / "unet.safetensors")
     assert isinstance(vae, AutoencoderKL)

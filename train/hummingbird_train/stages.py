@@ -5,6 +5,7 @@ run/vae/vae.safetensors      stage vae
 run/latents/                 cache of encoded clips, made by stage base
 run/base/                    unet.safetensors, text.safetensors: the teacher
 run/guidance/                unet.safetensors: guidance in the w embedding
+run/decoder/vae.safetensors  stage decoder: the same encoder, its decoder trained further
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from hummingbird_train.base import BaseConfig, BaseObjective
 from hummingbird_train.guidance import GuidanceConfig, GuidanceObjective
 from hummingbird_train.latents import LatentCache, build_cache
 from hummingbird_train.loop import RunConfig, train
-from hummingbird_train.models.autoencoder import AutoencoderConfig
+from hummingbird_train.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 from hummingbird_train.models.weights import load_model
 from hummingbird_train.recipe import load_recipe, phases, section
 from hummingbird_train.world.tokenizer_files import VOCABULARY, write_tokenizer
 
-STAGES = ("vae", "base", "guidance")
+STAGES = ("vae", "base", "guidance", "decoder")
 
 
 def run_stage(stage: str, recipe_path: Path, run: Path, minutes: float | None, quiet: bool) -> None:
@@ -40,7 +41,7 @@ def run_stage(stage: str, recipe_path: Path, run: Path, minutes: float | None, q
         UsageError: ``train.order`` when an earlier stage's model is missing.
     """
     recipe = load_recipe(recipe_path)
-    build = {"vae": _vae, "base": _base, "guidance": _guidance}[stage]
+    build = {"vae": _vae, "base": _base, "guidance": _guidance, "decoder": _decoder}[stage]
     table = recipe.get(stage, {})
     objective = build(recipe, run)
     decay = float(table.get("ema_decay", 0.995))
@@ -78,6 +79,22 @@ def _vae(recipe: dict[str, Any], run: Path) -> AutoencoderObjective:
         section(AutoencoderLoss, table.get("loss", {}), "vae.loss"),
         tier=int(recipe.get("tier", 1)),
         seed=int(recipe.get("seed", 0)),
+    )
+
+
+def _decoder(recipe: dict[str, Any], run: Path) -> AutoencoderObjective:
+    """Latents stay as they are, so this may run at any time after stage vae."""
+    vae = load_model(_need(run / "vae" / "vae.safetensors", "vae"))
+    assert isinstance(vae, AutoencoderKL)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    table = recipe["decoder"]
+    return AutoencoderObjective(
+        vae.config,
+        section(AutoencoderLoss, table.get("loss", {}), "decoder.loss"),
+        tier=int(recipe.get("tier", 1)),
+        seed=int(recipe.get("seed", 0)),
+        model=vae.train(),
     )
 
 

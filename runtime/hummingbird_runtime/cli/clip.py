@@ -137,6 +137,7 @@ def _follow(
     job: ClipJob, pipe: TextToVideoPipeline, token: CancelToken, progress: Progress
 ) -> _Record:
     from hummingbird_runtime import events
+    from hummingbird_runtime.video import Video
 
     record = _Record()
     facts = pipe.bundle.manifest.model
@@ -159,7 +160,7 @@ def _follow(
                 progress.step(event.i + 1, event.n, event.seconds)
             elif isinstance(event, events.Frames):
                 progress.note(f"decoded {event.start + len(event.array)} frames")
-            elif isinstance(event, events.Done):
+            elif isinstance(event, events.Done) and isinstance(event.video, Video):
                 record.video = event.video
     return record
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from importlib.util import find_spec
 
 from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
 from hummingbird_runtime.cli.parser import Parser, whole_number
@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     """Run the verb; see ``hummingbird sample --help``."""
     parsed = _parser().parse(arguments)
     output = parsed.output
-    if output is None and importlib.util.find_spec("av") is not None:
+    if output is None and find_spec("av") is not None:
         output = "sample.mp4"
     elif output is None:
         output = "sample.png"

@@ -7,7 +7,7 @@ only for a word that is not in the table, so a start never scans installed packa
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -59,7 +59,11 @@ def find_verb(word: str) -> VerbFunction:
             run: VerbFunction = getattr(importlib.import_module(module), function)
             return run(arguments)
         except ModuleNotFoundError as error:
-            raise missing_extra(f"hummingbird {word}", error.name or module, verb.extra) from error
+            name = error.name or module
+            package = name.partition(".")[0]
+            if importlib.util.find_spec(package) is not None:
+                raise  # the package is there, so a module missing in it is a fault, not an extra
+            raise missing_extra(f"hummingbird {word}", package, verb.extra) from error
 
     return call
 

@@ -115,7 +115,7 @@ class TemporalTransformer(nn.Module):
         inner: width of the tokens.
         head_channels: width of one head.
         groups: groups of the norm.
-        conv_projections: projections stored as 1-tap Conv1d weights, as published for ``init_attn``.
+        conv_projections: projections stored as 1-tap Conv1d weights, as in the published init_attn.
     """
 
     def __init__(
@@ -148,4 +148,4 @@ class TemporalTransformer(nn.Module):
         for block in self.transformer_blocks:
             h = block(h, None)
         h = F.linear(h, self.proj_out.weight.flatten(1), self.proj_out.bias)
-        return x + to_frames(h.unflatten(0, cells).permute(0, 3, 2, 1), x)
+        return x + to_frames(h.reshape(*cells, *h.shape[1:]).permute(0, 3, 2, 1), x)

@@ -148,19 +148,35 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def _middle(config: AutoencoderConfig, channels: int) -> nn.Module:
-    mid = nn.Module()
-    mid.block_1 = ResnetBlock(config, channels, channels)
-    mid.attn_1 = AttnBlock(config, channels)
-    mid.block_2 = ResnetBlock(config, channels, channels)
-    return mid
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, config: AutoencoderConfig, channels: int) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(config, channels, channels)
+        self.attn_1 = AttnBlock(config, channels)
+        self.block_2 = ResnetBlock(config, channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
-def _level(config: AutoencoderConfig, channels_in: int, channels: int, blocks: int) -> nn.Module:
-    level = nn.Module()
-    widths = [channels_in] + [channels] * blocks
-    level.block = nn.ModuleList(ResnetBlock(config, a, b) for a, b in pairwise(widths))
-    return level
+class Level(nn.Module):
+    """Residual blocks of one resolution, then the resampling that the pyramid puts there."""
+
+    def __init__(
+        self, config: AutoencoderConfig, channels_in: int, channels: int, blocks: int
+    ) -> None:
+        super().__init__()
+        widths = [channels_in] + [channels] * blocks
+        self.block = nn.ModuleList(ResnetBlock(config, a, b) for a, b in pairwise(widths))
+        self.downsample: nn.Module = nn.Identity()
+        self.upsample: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return self.upsample(self.downsample(x))
 
 
 class Encoder(nn.Module):
@@ -172,23 +188,19 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         for i, (a, b) in enumerate(zip([config.channels, *widths[:-1]], widths, strict=True)):
-            level = _level(config, a, b, config.num_res_blocks)
+            level = Level(config, a, b, config.num_res_blocks)
             if i < len(widths) - 1:
                 level.downsample = Downsample(b)
             self.down.append(level)
-        self.mid = _middle(config, widths[-1])
+        self.mid = Middle(config, widths[-1])
         self.norm_out = _norm(config, widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
-        for i, level in enumerate(self.down):
-            for block in level.block:
-                h = block(h)
-            if i < len(self.down) - 1:
-                h = level.downsample(h)
-        h = self.mid.block_2(self.mid.attn_1(self.mid.block_1(h)))
-        return self.conv_out(F.silu(self.norm_out(h)))
+        for level in self.down:
+            h = level(h)
+        return self.conv_out(F.silu(self.norm_out(self.mid(h))))
 
 
 class Decoder(nn.Module):
@@ -198,10 +210,10 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.channels * m for m in config.channel_mult]
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
-        self.mid = _middle(config, widths[-1])
+        self.mid = Middle(config, widths[-1])
         self.up = nn.ModuleList()
         for i, (a, b) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True)):
-            level = _level(config, a, b, config.num_res_blocks + 1)
+            level = Level(config, a, b, config.num_res_blocks + 1)
             if i > 0:
                 level.upsample = Upsample(b)
             self.up.append(level)
@@ -209,12 +221,9 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.mid.block_2(self.mid.attn_1(self.mid.block_1(self.conv_in(z))))
-        for i, level in reversed(list(enumerate(self.up))):
-            for block in level.block:
-                h = block(h)
-            if i > 0:
-                h = level.upsample(h)
+        h = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            h = level(h)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 

@@ -1,0 +1,143 @@
+"""The ``hummingbird export`` verbs. torch and onnx are imported by the verbs, not by ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hummingbird_runtime.cli.parser import Parser, number_in
+from hummingbird_runtime.errors import UsageError
+
+PRECISIONS = ("fp32", "fp16-storage")
+PRESETS = ("tiny", "07b", "09b", "vc2")
+LARGEST_SEED = (1 << 60) - 1
+
+RANDOM_LICENCE = """\
+These weights are pseudo-random numbers. They are dedicated to the public domain under CC0 1.0
+Universal, https://creativecommons.org/publicdomain/zero/1.0/
+"""
+
+USAGE = """\
+usage: hummingbird export VERB [options]     (hummingbird export VERB --help for its options)
+
+verbs:
+  build   checkpoints to a bundle: traced, simplified, verified against torch, packed
+  random  a bundle of random weights, to try the whole path without a checkpoint"""
+
+
+def main(argv: list[str]) -> int:
+    """Run an export verb; returns the exit code. Typed errors pass through to the shell."""
+    verbs: dict[str, Callable[[list[str]], int]] = {"build": _build, "random": _random}
+    if argv and argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if not argv or argv[0] not in verbs:
+        got = repr(argv[0][:60]) if argv else "no verb"
+        raise UsageError(
+            "usage.unknown_verb",
+            f"hummingbird export: got {got}, expected one of {', '.join(verbs)}",
+            hint="see `hummingbird export --help`",
+        )
+    return verbs[argv[0]](argv[1:])
+
+
+def _build(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="hummingbird export build",
+        description="Export checkpoints to a bundle. A recipe (TOML) may hold everything that the "
+        "flags give: unet, vae, text, tokenizer, name, precision, licence = {name, file} and the "
+        "tables scheduler, facts, provenance; paths in it are relative to it. Flags win.",
+    )
+    add = parser.add_argument
+    add("recipe", nargs="?", type=Path, metavar="RECIPE.toml")
+    add("--unet", type=Path, metavar="FILE", help="U-Net, safetensors")
+    add("--vae", type=Path, metavar="FILE", help="autoencoder, safetensors")
+    add("--text", type=Path, metavar="FILE", help="text encoder, safetensors")
+    add("--tokenizer", type=Path, metavar="DIR", help="vocab.json, merges.txt, config")
+    add("--scheduler", type=Path, metavar="FILE", help="scheduler_config.json")
+    add("--facts", type=Path, metavar="FILE", help="model facts, JSON or TOML")
+    add("--licence", metavar="NAME", help="licence of the weights, for example Apache-2.0")
+    add("--licence-file", type=Path, metavar="FILE", help="its text")
+    add("--name", help="name of the model, default: the output folder's")
+    _add_common(parser)
+    parsed = parser.parse(arguments)
+
+    from hummingbird_export.build import BuildPlan, build, read_recipe, read_table
+
+    plan = BuildPlan() if parsed.recipe is None else read_recipe(parsed.recipe)
+    plan = plan.override(
+        unet=parsed.unet,
+        vae=parsed.vae,
+        text=parsed.text,
+        tokenizer=parsed.tokenizer,
+        scheduler=None if parsed.scheduler is None else read_table(parsed.scheduler),
+        facts=None if parsed.facts is None else read_table(parsed.facts),
+        licence_name=parsed.licence,
+        licence_file=parsed.licence_file,
+        name=parsed.name,
+        precision=parsed.precision,
+    )
+    return _timed(lambda: build(parsed.output, plan, overwrite=parsed.force))
+
+
+def _random(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="hummingbird export random",
+        description="Make a bundle of random weights. It draws noise, through every stage.",
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        choices=PRESETS,
+        default="tiny",
+        help="shapes: tiny (default), Hummingbird 0.7B and 0.9B, VideoCrafter2; the large ones "
+        "need up to 30 GB of memory",
+    )
+    add("--seed", type=number_in(0, LARGEST_SEED), default=0, help="of the weights, default 0")
+    _add_common(parser)
+    parsed = parser.parse(arguments)
+
+    from hummingbird_export.facts import complete_facts
+    from hummingbird_export.package import WeightsLicence, export_bundle
+    from hummingbird_export.random_models import preset, random_networks
+
+    def make() -> Path:
+        shapes = preset(parsed.config)
+        unet, vae, text_encoder = random_networks(shapes, seed=parsed.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            return export_bundle(
+                parsed.output,
+                unet=unet,
+                vae=vae,
+                text_encoder=text_encoder,
+                tokenizer_folder=shapes.write_tokenizer(Path(folder, "tokenizer")),
+                scheduler=shapes.scheduler,
+                facts=complete_facts(shapes.facts, unet=unet, vae=vae),
+                precision=parsed.precision or "fp32",
+                name=f"random-{parsed.config}",
+                licence=WeightsLicence("CC0-1.0", RANDOM_LICENCE),
+                provenance={"weights": f"random, seed {parsed.seed}"},
+                overwrite=parsed.force,
+            )
+
+    return _timed(make)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder to make")
+    add("--precision", choices=PRECISIONS, help="of the stored weights, default fp32")
+    add("--force", action="store_true", help="replace an existing folder")
+
+
+def _timed(make: Callable[[], Path]) -> int:
+    start = time.perf_counter()
+    path = make()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    print(f"{size} bytes, {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    print(path)
+    return 0

@@ -1,0 +1,92 @@
+"""Model facts of a bundle from a short table: what the networks already know is filled in.
+
+The table (TOML or JSON) holds the choices that only people can make: trained sizes, ranges,
+defaults, example prompts. The runtime's ``ModelFacts`` is the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hummingbird_export.latent_rgb import fit_latent_rgb
+from hummingbird_runtime.errors import InputError
+from hummingbird_runtime.manifest import ModelFacts
+from hummingbird_runtime.strict_json import record
+from hummingbird_train.models.autoencoder import AutoencoderKL
+from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.unet import VideoUNet
+
+
+def complete_facts(table: Mapping[str, Any], *, unet: VideoUNet, vae: AutoencoderKL) -> ModelFacts:
+    """Facts from a table and the networks that it describes.
+
+    Args:
+        table: the fields of ``ModelFacts``; ``latent_channels``, ``vae_scale_factor``,
+            ``timestep_cond_dim``, ``scaling_factor``, ``latent_rgb`` and the ``multiple_of`` of
+            height and width may be left out.
+        unet: gives the latent's channels, the multiple of the sizes and the guidance width.
+        vae: gives the scale factors and the preview's linear map.
+
+    Raises:
+        InputError: ``bundle.manifest_invalid`` naming a field that is missing or wrong.
+    """
+    facts = dict(table)
+    facts.setdefault("latent_channels", unet.config.in_channels)
+    facts.setdefault("vae_scale_factor", vae.config.downscale)
+    facts.setdefault("timestep_cond_dim", unet.config.time_cond_proj_dim)
+    facts.setdefault("scaling_factor", vae.config.scaling_factor)
+    for side in ("height", "width"):
+        if isinstance(facts.get(side), Mapping):
+            multiple = vae.config.downscale * unet.config.size_multiple
+            facts[side] = {"multiple_of": multiple, **facts[side]}
+    if "latent_rgb" not in facts:
+        facts["latent_rgb"] = fit_latent_rgb(vae)
+    return record(ModelFacts, facts, "facts")
+
+
+def check_facts(
+    facts: ModelFacts, *, unet: VideoUNet, vae: AutoencoderKL, text_encoder: TextEncoder
+) -> None:
+    """Refuse facts and networks that do not describe one model.
+
+    Raises:
+        InputError: ``export.mismatch`` naming both sides.
+    """
+    multiple = vae.config.downscale * unet.config.size_multiple
+    pairs = {
+        "U-Net input channels and facts' latent_channels": (
+            unet.config.in_channels,
+            facts.latent_channels,
+        ),
+        "U-Net output and input channels": (unet.config.out_channels, unet.config.in_channels),
+        "VAE latent channels and facts' latent_channels": (
+            vae.config.latent_channels,
+            facts.latent_channels,
+        ),
+        "VAE downscale and facts' vae_scale_factor": (vae.config.downscale, facts.vae_scale_factor),
+        "VAE and facts' scaling_factor": (vae.config.scaling_factor, facts.scaling_factor),
+        "size multiple of the networks and facts' height.multiple_of modulo it": (
+            0,
+            facts.height.multiple_of % multiple,
+        ),
+        "size multiple of the networks and facts' width.multiple_of modulo it": (
+            0,
+            facts.width.multiple_of % multiple,
+        ),
+        "U-Net time_cond_proj_dim and facts' timestep_cond_dim": (
+            unet.config.time_cond_proj_dim,
+            facts.timestep_cond_dim,
+        ),
+        "U-Net context_dim and text encoder width": (
+            unet.config.context_dim,
+            text_encoder.config.width,
+        ),
+    }
+    for what, (got, expected) in pairs.items():
+        if got != expected:
+            raise InputError(
+                "export.mismatch",
+                f"{what}: got {got} and {expected}, expected them to be equal",
+                hint="give networks and facts of one and the same model",
+            )

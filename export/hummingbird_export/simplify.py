@@ -1,0 +1,122 @@
+"""Clean-up of a graph by onnxsim, in a child process: a crash there never costs the artefact.
+
+onnxsim is native code that may need several times the model's memory. The child is started once,
+early, so that its imports overlap with tracing, and takes one graph after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hummingbird_runtime.errors import ResourceError
+
+
+class Simplifier:
+    """A context manager around the child process.
+
+    Usage: ``with Simplifier() as simplifier: reason = simplifier.run(source, target)``.
+    """
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def run(self, source: Path, target: Path) -> str:
+        """Simplify ``source`` into ``target``; the source is never touched.
+
+        Returns:
+            An empty string when ``target`` was written, else one line: why it was not.
+        """
+        if self._child is None:
+            self._start()
+        child = self._child
+        assert child is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(json.dumps([str(source), str(target)]) + "\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            code = child.wait()
+            self._stop()
+            return f"onnxsim's process ended with status {code}"
+        reason: str = json.loads(answer)
+        return reason if reason or target.is_file() else "onnxsim wrote no file"
+
+    def _start(self) -> None:
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "hummingbird_export.simplify"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError as error:
+            raise ResourceError(
+                "export.process",
+                f"the simplifier's process could not be started: {error}",
+                hint="free memory or raise the limit on processes",
+            ) from error
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        child.kill()  # it holds nothing that needs saving
+        child.wait()
+        child.stdout.close()
+
+
+def simplify_file(source: Path, target: Path) -> str:
+    """Simplify in this process; returns what ``Simplifier.run`` returns."""
+    import onnxsim
+
+    try:
+        onnxsim.simplify(str(source), output_path=str(target), certify=False)
+    except Exception as error:  # whatever onnxsim cannot do only costs the simplification
+        first = (str(error).splitlines() or [""])[0]
+        return f"onnxsim: {type(error).__name__}: {first}"[:300]
+    return ""
+
+
+def _serve() -> None:
+    """Answer each line ``[source, target]`` with a line: the reason, empty when it was done."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # onnxsim prints to standard output
+    import onnxsim  # noqa: F401
+
+    for line in sys.stdin:
+        source, target = json.loads(line)
+        replies.write(json.dumps(simplify_file(Path(source), Path(target))) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    _serve()
