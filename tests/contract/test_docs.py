@@ -28,10 +28,22 @@ ROOT = Path(__file__).parents[2]
 NAMES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PATHS = [ROOT / name for name in NAMES] + sorted((ROOT / "docs").glob("*.md"))
 PAGES = {str(path.relative_to(ROOT)): Page(path) for path in PATHS}
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# An export traces three networks, which takes torch the better part of a minute.
+EXAMPLES = [
+    pytest.param(
+        path,
+        id=path.stem,
+        marks=[pytest.mark.slow] if "hummingbird_export" in path.read_text() else [],
+    )
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
 HEAVY = ("torch", "onnx", "onnxscript", "onnxsim", "safetensors")
 
 every_page = pytest.mark.parametrize("name", PAGES)
+
+
+def pages_marked(mark: str) -> list[str]:
+    return [name for name, page in PAGES.items() if any(b.mark == mark for b in page.blocks)]
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +90,14 @@ def need_export() -> None:
         pytest.importorskip(module)
 
 
-@pytest.mark.parametrize("name", [n for n, p in PAGES.items() if "<!-- run -->" in p.text])
+@pytest.mark.parametrize("name", pages_marked("run"))
 @pytest.mark.usefixtures("quick_builtin")
 def test_code_of_a_page_runs_in_order(name: str):
     assert run_blocks(PAGES[name], mark="run")
 
 
-@pytest.mark.parametrize("name", [n for n, p in PAGES.items() if "<!-- run: torch -->" in p.text])
+@pytest.mark.parametrize("name", pages_marked("run: torch"))
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_builtin")
 def test_code_that_needs_torch_runs_in_order(name: str):
     need_export()
@@ -100,7 +113,7 @@ def test_readme_example_draws_with_the_built_in_bundle(
     assert (tmp_path / "clip.mp4").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXAMPLES)
 def test_example_runs_and_is_short(path: Path, quick_builtin: pytest.MonkeyPatch):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 40
@@ -112,14 +125,15 @@ def test_example_runs_and_is_short(path: Path, quick_builtin: pytest.MonkeyPatch
 
 @every_page
 def test_every_relative_link_leads_somewhere(name: str):
+    broken = []
     for link in PAGES[name].links:
         if re.match(r"[a-z]+://", link):
             continue
         target, _, anchor = link.partition("#")
         path = (PAGES[name].path.parent / target).resolve() if target else PAGES[name].path
-        assert path.exists(), f"{name}: {link}"
-        if anchor:
-            assert anchor in Page(path).anchors, f"{name}: {link}"
+        if not path.exists() or (anchor and anchor not in Page(path).anchors):
+            broken.append(link)
+    assert not broken
 
 
 @every_page
@@ -200,12 +214,15 @@ def test_every_argument_of_a_call_is_listed():
 def test_every_path_of_the_file_tree_exists():
     (tree,) = (b for b in PAGES["ARCHITECTURE.md"].blocks if b.mark == "tree")
     folders: list[str] = []
+    missing = []
     for line in tree.text.splitlines():
         name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
         folders[depth:] = [name]
         path = ROOT.joinpath(*folders)
-        assert path.is_dir() if name.endswith("/") else path.is_file(), "/".join(folders)
+        if not (path.is_dir() if name.endswith("/") else path.is_file()):
+            missing.append("".join(folders))
+    assert not missing
 
 
 def test_every_page_is_in_the_navigation():

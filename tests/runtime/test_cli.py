@@ -182,6 +182,8 @@ def test_sample_needs_no_arguments(
         capsys, "sample", "b.png", "--seed", 3, "--json", "--bundle", tiny_bundle_path
     )
     assert json.loads(out)["prompt"] == "a blue square moving up"
+    assert run(capsys, "sample", "-o", "c.npz", "--bundle", tiny_bundle_path)[:2] == (0, "c.npz\n")
+    assert run(capsys, "sample", "d.npz", "-o", "c.npz", "--bundle", tiny_bundle_path)[0] == 2
 
 
 def test_sample_without_examples_says_what_to_use(capsys, here: Path, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 RECIPE = Path("train/recipes/shapes.toml")
+CHECKPOINT = Path("train/checkpoints/shapes-v1")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,12 +33,40 @@ def build_parser() -> argparse.ArgumentParser:
         verb.add_argument("--processes", type=int, default=2, metavar="N",
                           help="gloo ranks, one thread each (default %(default)s)")  # fmt: skip
         verb.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
+    _add_publish(verbs)
+    _add_ladder(verbs)
     return parser
+
+
+def _add_publish(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "write a finished run as float16 checkpoints that `hummingbird export build` takes"
+    verb = verbs.add_parser("publish", help=text, description=text)
+    verb.add_argument("--run", type=Path, default=Path("runs/shapes"), metavar="DIR")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    verb.add_argument("--steps", type=int, default=8, help="default inference steps (%(default)s)")
+    verb.add_argument("--guidance-scale", type=float, default=3.0, help="default (%(default)s)")
+    verb.add_argument("--force", action="store_true", help="replace an existing folder")
+
+
+def _add_ladder(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "judge rendered clips, the autoencoder and a bundle on fresh prompts; prints Markdown"
+    verb = verbs.add_parser("ladder", help=text, description=text)
+    verb.add_argument("--bundle", type=Path, metavar="DIR", help="default: the built-in bundle")
+    verb.add_argument("--vae", type=Path, default=CHECKPOINT / "vae.safetensors", metavar="FILE")
+    verb.add_argument("--prompts", type=int, default=200, help="fresh prompts (%(default)s)")
+    verb.add_argument("--seeds", type=int, default=2, help="clips per prompt (%(default)s)")
+    verb.add_argument("--steps", type=int, help="inference steps (default: the bundle's)")
+    verb.add_argument("--tier", type=int, choices=(1, 2), default=1)
+    verb.add_argument("--held-out", action="store_true", help="only triples never trained on")
 
 
 def main(argv: list[str]) -> int:
     """Run a verb; returns the exit code. Typed errors pass through to the shell."""
     arguments = build_parser().parse_args(argv)
+    return {"publish": _publish, "ladder": _ladder}.get(arguments.verb, _train)(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> int:
     from hummingbird_train.parallel import launch
     from hummingbird_train.stages import run_stage
 
@@ -49,4 +79,38 @@ def main(argv: list[str]) -> int:
         arguments.minutes,
         arguments.quiet,
     )
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from hummingbird_train.publish import publish
+
+    publish(
+        arguments.run,
+        arguments.output,
+        steps=arguments.steps,
+        w=arguments.guidance_scale,
+        overwrite=arguments.force,
+    )
+    print(arguments.output)
+    return 0
+
+
+def _ladder(arguments: argparse.Namespace) -> int:
+    from hummingbird_train.ladder import climb
+    from hummingbird_train.world.accuracy import markdown
+
+    rows = dict(
+        climb(
+            prompts=arguments.prompts,
+            seeds=arguments.seeds,
+            tier=arguments.tier,
+            split="held_out" if arguments.held_out else "train",
+            vae=arguments.vae,
+            bundle=arguments.bundle,
+            steps=arguments.steps,
+            log=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    )
+    print(markdown(rows, arguments.tier))
     return 0

@@ -12,7 +12,7 @@ from hummingbird_runtime.cli.parser import Parser, whole_number
 def main(arguments: list[str]) -> int:
     """Run the verb; see ``hummingbird sample --help``."""
     parsed = _parser().parse(arguments)
-    output = parsed.output
+    output = parsed.output if parsed.file is None else parsed.file
     if output is None and find_spec("av") is not None:
         output = "sample.mp4"
     elif output is None:
@@ -34,9 +34,11 @@ def _parser() -> Parser:
     parser = Parser(
         prog="hummingbird sample", description="Draw one of the bundle's example prompts."
     )
-    parser.add_argument(
-        "output", nargs="?", metavar="FILE", help="default: sample.mp4, sample.png without PyAV"
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "file", nargs="?", metavar="FILE", help="default: sample.mp4, sample.png without PyAV"
     )
+    place.add_argument("-o", "--output", metavar="FILE", help="the same as a flag")
     parser.add_argument(
         "--seed", type=whole_number, default=0, metavar="N", help="also picks the example"
     )

@@ -58,7 +58,10 @@ class AutoencoderConfig(ModelConfig):
     """U-Net latent = scaling_factor * mean; a fact for the callers, not applied here."""
 
     def __post_init__(self) -> None:
-        """Refuse widths that GroupNorm cannot divide."""
+        """Refuse an empty pyramid and widths that GroupNorm cannot divide."""
+        super().__post_init__()
+        if not self.channel_mult:
+            raise invalid("AutoencoderConfig", "channel_mult = []", "one number per level")
         widths = [self.channels * m for m in self.channel_mult]
         if self.stem == "pixel_shuffle":
             widths = [self.encoder_channels, self.decoder_channels]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from hummingbird_runtime.errors import InputError
 
 
 class ModelConfig:
     """Base of the frozen dataclasses that describe a network."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one; subclasses add what must fit together."""
+        for name, value in self.to_json().items():
+            counts = value if isinstance(value, list) else [value]
+            if any(type(n) is int and n < 1 for n in counts):
+                raise invalid(type(self).__name__, f"{name} = {value}", "at least 1")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, tuples as lists; ``from_json`` gives an equal object back."""
@@ -44,17 +51,15 @@ def invalid(owner: str, got: str, expected: str) -> InputError:
 
 def _checked(owner: str, name: str, value: Any, hint: Any) -> Any:
     """``value`` as the annotated type, or InputError."""
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(value, list) and all(type(item) is int for item in value):
-        value = tuple(value)
-    options = get_args(hint)
-    if options and not isinstance(options[0], type):  # Literal["a", "b"]
-        fits = value in options
-    elif isinstance(value, tuple):
-        fits = Ellipsis in options
-    else:
-        fits = type(value) in (options or (hint,))  # `type(...) in`: True is not an int here
-    if not fits:
-        raise invalid(owner, f"{name} = {value!r}", f"a value of type {hint}")
-    return value
+    if hint is float and type(value) is int:
+        return float(value)
+    # `type(...)` rather than isinstance: True is no int here.
+    if get_origin(hint) is tuple:
+        if type(value) in (list, tuple) and all(type(item) is int for item in value):
+            return tuple(value)
+    elif get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+    elif type(value) in (get_args(hint) or (hint,)):
+        return value
+    raise invalid(owner, f"{name} = {value!r}", f"a value of type {hint}")

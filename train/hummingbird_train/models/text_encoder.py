@@ -34,6 +34,7 @@ class TextConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Refuse a width that heads cannot divide and a tower without a penultimate layer."""
+        super().__post_init__()
         if self.width % self.heads:
             raise invalid("TextConfig", f"width {self.width}", f"a multiple of heads {self.heads}")
         if self.layers < 2:

@@ -64,7 +64,10 @@ class UNetConfig(ModelConfig):
     """Adds an embedding of the prompt's mean token to the time embedding."""
 
     def __post_init__(self) -> None:
-        """Refuse widths that heads, groups or sinusoids cannot divide."""
+        """Refuse an empty pyramid and widths that heads, groups or sinusoids cannot divide."""
+        super().__post_init__()
+        if not self.channel_mult:
+            raise invalid("UNetConfig", "channel_mult = []", "one number per level")
         if self.model_channels % 2:
             raise invalid("UNetConfig", f"model_channels {self.model_channels}", "an even number")
         for mult in self.channel_mult:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from hummingbird_runtime.errors import UsageError
 
-from hummingbird_train.world.scene import Scene, sample_scene
+from hummingbird_runtime.errors import UsageError
+from hummingbird_train.world.scene import BACKGROUNDS, COLOURS, Scene, sample_scene
 
 _SHAPE_WORDS = {
     "circle": ("circle", "ball", "disc"),
@@ -149,9 +149,7 @@ def words_of(text: str) -> list[str]:
 
 def _fill(pattern: str, *, m: str, **words: str) -> str:
     if not m:
-        pattern = (
-            pattern.replace("{m}, ", "").replace(", {m}", "").replace(" is {m}", "")
-        )
+        pattern = pattern.replace("{m}, ", "").replace(", {m}", "").replace(" is {m}", "")
     text = pattern.format(m=m, **words)
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(text.split()))
 
@@ -173,8 +171,6 @@ def _texts() -> Iterator[str]:
 
 
 def _collect() -> tuple[str, ...]:
-    from hummingbird_train.world.scene import BACKGROUNDS, COLOURS
-
     found = {word for text in _texts() for word in words_of(text)}
     found.update(name for name in COLOURS if name not in _COLOUR_WORDS)
     found.update(name for name in BACKGROUNDS[2] if name not in _BACKGROUND_WORDS)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from hummingbird_runtime.errors import UsageError
 from numpy.typing import NDArray
 
+from hummingbird_runtime.errors import UsageError
 from hummingbird_train.world.scene import BACKGROUNDS, FRAMES, PALETTE, SIZE, Scene, trajectory
 
 Plane = NDArray[np.float32]
@@ -116,9 +116,7 @@ def _flat(rgb: tuple[int, int, int], size: int) -> Plane:
     )
 
 
-def _ramp(
-    ramp: Plane, top: tuple[int, int, int], bottom: tuple[int, int, int], size: int
-) -> Plane:
+def _ramp(ramp: Plane, top: tuple[int, int, int], bottom: tuple[int, int, int], size: int) -> Plane:
     return np.round(_flat(top, size) * (1 - ramp) + _flat(bottom, size) * ramp)
 
 

@@ -1,4 +1,4 @@
-"""The tiny world's attributes, how a scene is drawn from them, and where its object is at each moment.
+"""The tiny world's attributes, how a scene is drawn from them, and where its object is.
 
 Frozen so that nobody can buy accuracy with an easier world: 64x64 pixels, 26 frames, one object.
 Tier 1 carries the accuracy gates; tier 2 (more shapes, motions, backgrounds, smaller objects) is
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from hummingbird_runtime.errors import UsageError
 from numpy.typing import ArrayLike, NDArray
+
+from hummingbird_runtime.errors import UsageError
 
 WORLD_VERSION = 1
 SIZE = 64  # pixels, width and height
@@ -65,7 +66,13 @@ BACKGROUNDS = MappingProxyType(
         2: ("black", "white", "grey", "sky", "checker", "stripes", "sunset"),
     }
 )
-RADII = MappingProxyType({1: (10.0, 14.0, 18.0), 2: (7.0, 10.5, 15.0)})  # px, in SIZES order
+NOMINAL_RADII = (10.0, 14.0, 18.0)  # px, in SIZES order; the judge answers with the nearest
+RADII = MappingProxyType(  # px, drawn from these ranges; a word means the same in both tiers
+    {
+        1: ((9.5, 10.5), (13.3, 14.7), (17.1, 18.9)),
+        2: ((7.0, 10.5), (13.3, 14.7), (17.1, 18.9)),
+    }
+)
 SPLITS = ("train", "held_out")
 SPINNING_SHAPES = frozenset({"square", "triangle", "heart", "star"})  # a spun circle looks still
 
@@ -84,7 +91,6 @@ ROUND_REACH = MappingProxyType({"square": 1.24, "triangle": 1.25, "heart": 1.12,
 
 _MARGIN = 1.5  # px kept free between the object and the frame's edge
 _WANDER = 10.0  # px, how far from the middle of the frame a clip's middle position may lie
-_RADIUS_JITTER = 0.05
 _TRAVEL = (20.0, 26.0)  # px over the clip; large objects take what room there is (never under 18)
 _RATIO = (1.8, 2.2)  # last radius / first radius of a growing object
 _ORBIT = (8.0, 11.0)  # px, radius of the circle that a circling object runs once
@@ -193,7 +199,7 @@ def place(
                 f"unknown {what} of tier {tier}, got {value!r}, expected one of {', '.join(known)}",
                 hint="see hummingbird_train.world.scene",
             )
-    radius = RADII[tier][SIZES.index(size)] * rng.uniform(1 - _RADIUS_JITTER, 1 + _RADIUS_JITTER)
+    radius = rng.uniform(*RADII[tier][SIZES.index(size)])
     side, up, down = REACH[shape]
     if motion == "spinning":
         side = up = down = ROUND_REACH[shape]

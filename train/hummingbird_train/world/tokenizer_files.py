@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from hummingbird_train.world.grammar import WORDS
@@ -31,9 +32,7 @@ def train_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     """
     pieces = [(*word[:-1], f"{word[-1]}</w>") for word in dict.fromkeys(words)]
     merges = []
-    while pairs := Counter(
-        pair for word in pieces for pair in zip(word[:-1], word[1:], strict=True)
-    ):
+    while pairs := Counter(pair for word in pieces for pair in pairwise(word)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         pieces = [merge_pair(word, best) for word in pieces]
