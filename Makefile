@@ -37,7 +37,7 @@ docs: .venv/.dev
 	$(BIN)/mkdocs build --strict --quiet
 
 bundle: .venv/.dev  ## rebuild the built-in bundle from train/checkpoints/
-	$(BIN)/hummingbird export build train/checkpoints/shapes-v1/build.toml --force \
+	$(BIN)/hummingbird export build train/checkpoints/shapes-v1/build.json --force \
 		-o runtime/hummingbird_runtime/_bundles/shapes-v1
 
 ladder: .venv/.dev  ## judge real clips, the autoencoder and the built-in bundle

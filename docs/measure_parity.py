@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from safetensors.torch import load_file
+
 from hummingbird_runtime.sampler import sample
 from hummingbird_runtime.schedule import DynamicRescale, SchedulerConfig
 from hummingbird_train.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
-from numpy.typing import ArrayLike
-from safetensors.torch import load_file
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 MODELS, SAMPLERS = TESTS / "train" / "models" / "data", TESTS / "runtime" / "data"

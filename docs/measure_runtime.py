@@ -1,8 +1,8 @@
 """Print the runtime figures of the README for this machine: cold, warm, import, peak memory.
 
-Cold: a new process with a warm page cache, from its start to its end; the bundle is hashed in it and
-the clip is written as H.264. Warm: a further call of a live pipeline, up to the frames. Import: the
-package alone, as Python measures it. All are medians of RUNS after one run that does not count.
+Cold: a new process with a warm page cache, from its start to its end; the bundle is hashed in it
+and the clip is written as H.264. Warm: a further call of a live pipeline, up to the frames. Import:
+the package alone, as Python measures it. All are medians of RUNS after one that does not count.
 
 python docs/measure_runtime.py
 """
@@ -39,7 +39,7 @@ def median(measure: Callable[[], float]) -> float:
 
 
 def run(*arguments: str) -> str:
-    """stdout of a Python child process that must succeed."""
+    """Standard output of a Python child process that must succeed."""
     command = [sys.executable, *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -62,6 +62,7 @@ def peak_bytes(clip: Path) -> float:
 def main() -> None:
     """Measure and print one line per figure, then the machine."""
     import onnxruntime
+
     from hummingbird_runtime import TextToVideoPipeline
 
     with tempfile.TemporaryDirectory() as folder:

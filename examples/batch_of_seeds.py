@@ -4,6 +4,7 @@ python examples/batch_of_seeds.py
 """
 
 import numpy as np
+
 from hummingbird_runtime import TextToVideoPipeline, Video
 
 PROMPT = "a big green triangle falling in front of a checker background"

@@ -36,7 +36,7 @@ def list_files(root: Path) -> dict[str, int]:
     """Size in bytes of every file below ``root``, by relative path.
 
     Args:
-        root: resolved path of the folder.
+        root: the folder.
 
     Raises:
         InputError: ``bundle.not_found``.
@@ -50,6 +50,7 @@ def list_files(root: Path) -> dict[str, int]:
             f"bundle {root}: got {'a file' if root.exists() else 'nothing'}, expected a folder",
             hint="name a folder that `hummingbird export` wrote",
         )
+    root = Path(os.path.realpath(root))
     found: dict[str, int] = {}
     folders, seen = [""], 0
     while folders:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +20,10 @@ from hummingbird_runtime.errors import InputError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 8
 MAX_INTEGER = 1 << 53
+
+# C0 and C1 controls but line feed and tab, and halves of surrogate pairs: they could rewrite a
+# terminal's lines, or could not be written out again
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 T = TypeVar("T")
 
@@ -125,7 +130,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             fail(where, f"got {_shown(value)}, expected an object")
-        return {k: _convert(arguments[1], v, f"{where}[{_shown(k)}]") for k, v in value.items()}
+        return {
+            _convert(str, k, where): _convert(arguments[1], v, f"{where}[{_shown(k)}]")
+            for k, v in value.items()
+        }
     return _convert_scalar(kind, value, where)
 
 
@@ -159,7 +167,9 @@ def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
         if math.isfinite(value):
             return float(value)
     elif type(value) is kind and not (kind is int and abs(value) > MAX_INTEGER):
-        return value
+        if kind is not str or _UNPRINTABLE.search(value) is None:
+            return value
+        fail(where, f"got {_shown(value)}, expected text without control characters")
     name = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
     fail(where, f"got {_shown(value)}, expected {name[kind]}")
 

@@ -14,21 +14,22 @@ import sys
 import tomllib
 from pathlib import Path
 
-import hummingbird_runtime.bundle
 import pytest
 import tiny_bundle
+from markdown_page import Page
+
+import hummingbird_runtime.bundle
 from hummingbird_runtime import manifest
 from hummingbird_runtime.cli import main
 from hummingbird_runtime.request import Options
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_runtime.tokenizer import TokenizerConfig
-from markdown_page import Page
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PATHS = [ROOT / name for name in NAMES] + sorted((ROOT / "docs").glob("*.md"))
 PAGES = {str(path.relative_to(ROOT)): Page(path) for path in PATHS}
-# An export traces three networks, which takes torch the better part of a minute.
+# An export traces three networks, which takes torch longer than all the rest together.
 EXAMPLES = [
     pytest.param(
         path,
@@ -75,7 +76,7 @@ def run_blocks(page: Page, *, mark: str) -> int:
     marked = [block for block in page.blocks if block.mark == mark]
     for block in marked:
         if block.language == "python":
-            exec(compile(block.text, block.where, "exec"), namespace)  # noqa: S102
+            exec(compile(block.text, block.where, "exec"), namespace)
             continue
         assert block.language == "console", f"{block.where}: a marked block of no known language"
         for command in block.commands:
@@ -193,7 +194,9 @@ def test_every_make_target_and_extra_exists(name: str):
         if found := re.match(r"make ([a-z-]+)", text):
             assert found[1] in targets, f"{name}: {text}"
         for extras in re.findall(r"(?:hummingbird-edge|\.)\[([a-z,]+)\]", text):
-            assert set(extras.split(",")) <= set(project["optional-dependencies"]), f"{name}: {text}"
+            assert set(extras.split(",")) <= set(project["optional-dependencies"]), (
+                f"{name}: {text}"
+            )
 
 
 def test_every_field_of_the_bundle_is_specified():
@@ -209,6 +212,13 @@ def test_every_argument_of_a_call_is_listed():
         *re.findall(r"\w+", " ".join(PAGES["docs/embedding.md"].spans)),
         "prompt",
     }
+
+
+@every_page
+def test_every_toml_block_parses(name: str):
+    for block in PAGES[name].blocks:
+        if block.language == "toml":
+            assert tomllib.loads(block.text), block.where
 
 
 def test_every_path_of_the_file_tree_exists():

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CODE = ("runtime", "train", "export", "benchmarks", "mobile_demo", "tests", "examples")
 FOLDERS = (*CODE, "docs", "constraints", ".ci")
-TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".cff", ".txt", ".json", ".cfg", ".sh", ""}
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".cff", ".txt", ".json", ".sh"}
+TEXT_NAMES = {"Makefile", "NOTICE", ".gitignore", "run"}
 SKIPPED = {"__pycache__", "_bundles", "checkpoints"}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 LIMITS = {"runtime": 200}
@@ -32,7 +33,8 @@ def text_files() -> list[Path]:
     found = [path for path in ROOT.iterdir() if path.is_file()]
     for folder in FOLDERS:
         found += (ROOT / folder).rglob("*")
-    return sorted(p for p in found if p.is_file() and p.suffix in TEXT and is_ours(p))
+    texts = [path for path in found if path.suffix in TEXT or path.name in TEXT_NAMES]
+    return sorted(path for path in texts if path.is_file() and is_ours(path))
 
 
 def modules() -> list[Path]:

@@ -223,6 +223,33 @@ def test_a_failed_folder_leaves_the_old_one(
     assert names(tmp_path) == ["bundle"]
 
 
+def test_a_folder_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+
+    def write() -> None:
+        with atomic_folder(target) as partial:
+            (partial / "mine").touch()
+            target.mkdir()
+            (target / "theirs").touch()
+
+    with pytest.raises(UsageError):
+        write()
+    assert names(target) == ["theirs"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_file_system_that_cannot_sync_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(_: int) -> None:
+        raise OSError(errno.EINVAL, "not here")
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    with atomic_file(tmp_path / "a.bin") as partial:
+        partial.write_bytes(b"x")
+    assert names(tmp_path) == ["a.bin"]
+
+
 def test_a_process_that_must_exit_can_discard_its_partial_files(tmp_path: Path) -> None:
     manager = atomic_file(tmp_path / "clip.mp4")
     partial = manager.__enter__()

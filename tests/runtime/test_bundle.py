@@ -6,11 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_bundle
 
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.errors import InputError, IntegrityError, ResourceError
+from hummingbird_runtime.pipeline import TextToVideoPipeline
 
 
 @pytest.fixture
@@ -74,3 +76,16 @@ def test_opening_leaves_the_folder_untouched(folder: Path) -> None:
     before = state()
     Bundle.open(folder)
     assert state() == before
+
+
+def test_a_bundle_of_schema_version_1_still_draws() -> None:
+    """The checked-in folder is what release 0.1.0 reads; later releases must read it too.
+
+    It was made by ``tiny_bundle.write`` and is never made again.
+    """
+    folder = Path(__file__).parents[1] / "fixtures" / "bundle_v1"
+    with TextToVideoPipeline.from_pretrained(folder, threads=1) as pipe:
+        assert pipe.bundle.manifest.schema_version == 1
+        video = pipe("a red ball moving left", seed=1)
+    assert video.frames.shape == (6, 32, 32, 3)
+    assert len(np.unique(video.frames)) > 16  # a picture, not one flat colour

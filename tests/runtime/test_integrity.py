@@ -15,6 +15,7 @@ import pytest
 import tiny_bundle
 
 from hummingbird_runtime.bundle import Bundle, builtin_bundle
+from hummingbird_runtime.bundle_files import digest_file
 from hummingbird_runtime.errors import HummingbirdError, InputError, IntegrityError
 from hummingbird_runtime.integrity import file_entries, seal
 from hummingbird_runtime.manifest import Manifest
@@ -281,6 +282,43 @@ def test_a_read_only_bundle_opens(bundle: Path) -> None:
     finally:
         for path in bundle.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_relative_path_is_as_good_as_an_absolute_one(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    assert file_entries(Path("bundle")) == file_entries(bundle)
+    assert Bundle.open("bundle").root == bundle.resolve()
+
+
+@pytest.mark.parametrize("call", ["scandir", "open"])
+def test_what_the_system_will_not_let_us_read_is_a_resource_error(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, call, refuse)
+    error = refusal(bundle)
+    assert (error.code, error.exit_code) == ("bundle.unreadable", 5)
+
+
+@posix
+def test_a_file_that_becomes_a_fifo_after_listing_is_refused_without_waiting(
+    bundle: Path,
+) -> None:
+    os.mkfifo(bundle / "pipe")
+    with pytest.raises(IntegrityError) as caught:
+        digest_file(bundle / "pipe")
+    assert caught.value.code == "bundle.unsafe_path"
+
+
+def test_a_file_that_grows_after_listing_is_not_read_to_its_end(bundle: Path) -> None:
+    path = bundle / "LICENSE"
+    path.write_bytes(b"x" * (3 << 20))
+    entry, _ = digest_file(path, limit=10)
+    assert 10 < entry.bytes < 3 << 20
 
 
 def test_more_files_than_a_bundle_may_have_are_refused_early(bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the tests need of a Markdown page: fenced blocks with their mark, links, code spans, headings.
+"""What the tests need of a Markdown page: marked blocks, links, code spans, headings.
 
 A block is marked by an HTML comment on the line before it: ``<!-- run -->`` (executed by a test),
 ``<!-- run: torch -->`` (only where torch and the export packages are installed), ``<!-- tree -->``.

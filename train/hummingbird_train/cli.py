@@ -45,6 +45,8 @@ def _add_publish(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     verb.add_argument("--steps", type=int, default=8, help="default inference steps (%(default)s)")
     verb.add_argument("--guidance-scale", type=float, default=3.0, help="default (%(default)s)")
+    verb.add_argument("--recipe", default=RECIPE.as_posix(), help="named in the provenance")
+    verb.add_argument("--licence-file", type=Path, default=Path("LICENSE"), metavar="FILE")
     verb.add_argument("--force", action="store_true", help="replace an existing folder")
 
 
@@ -88,6 +90,8 @@ def _publish(arguments: argparse.Namespace) -> int:
     publish(
         arguments.run,
         arguments.output,
+        recipe=arguments.recipe,
+        licence=arguments.licence_file,
         steps=arguments.steps,
         w=arguments.guidance_scale,
         overwrite=arguments.force,

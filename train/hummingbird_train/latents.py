@@ -6,8 +6,11 @@ generator seeded with (seed, i); captions are drawn anew at every use.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,19 +37,50 @@ def build_cache(
 
     Writes ``latents-NNNN.npy`` (float16 [shard, 26, C, h, w], unscaled) and ``cache.json``.
     """
+    scenes = [scene_of(seed, i, tier) for i in range(clips)]
+    facts = {"clips": clips, "seed": seed, "tier": tier, "shard": shard, "world": _digest(scenes)}
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "cache.json").exists() and _facts(folder) != facts:
+        raise _stale(folder)
+    if parallel.rank() == 0:
+        (folder / "cache.json").write_text(json.dumps(facts), encoding="utf-8")
     model = load_model(vae_path)
     assert isinstance(model, AutoencoderKL)
-    folder.mkdir(parents=True, exist_ok=True)
     for number in range(parallel.rank(), -(-clips // shard), parallel.world_size()):
         path = folder / f"latents-{number:04d}.npy"
         if path.exists():
             continue
-        indices = range(number * shard, min(clips, (number + 1) * shard))
+        chosen = scenes[number * shard : (number + 1) * shard]
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.stack([_encode(model, scene_of(seed, i, tier)) for i in indices]))
-    if parallel.rank() == 0:
-        facts = {"clips": clips, "seed": seed, "tier": tier, "shard": shard}
-        (folder / "cache.json").write_text(json.dumps(facts), encoding="utf-8")
+            np.save(file, np.stack([_encode(model, scene) for scene in chosen]))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "cache.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise _incomplete(folder, error) from error
+
+
+def _incomplete(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        "cache.incomplete",
+        f"latent cache {folder}: {error}",
+        hint="run the stage again: it encodes what is missing",
+    )
+
+
+def _stale(folder: Path) -> InputError:
+    return InputError(
+        "cache.stale",
+        f"latent cache {folder} holds other clips than this recipe and world describe",
+        hint="remove the folder and run the stage again",
+    )
+
+
+def _digest(scenes: Sequence[Scene]) -> str:
+    """Identity of the scenes: a changed world must not caption clips of the old one."""
+    return hashlib.sha256(repr(scenes[:200]).encode()).hexdigest()
 
 
 @torch.no_grad()
@@ -60,23 +94,22 @@ class LatentCache:
     """Read access to a cache; latents come out scaled to unit variance.
 
     Raises:
-        InputError: ``cache.incomplete`` when shards are missing.
+        InputError: ``cache.incomplete`` when shards are missing, ``cache.stale`` when the world has
+            changed since.
     """
 
     def __init__(self, folder: Path) -> None:
+        facts = _facts(folder)
+        shards = -(-facts["clips"] // facts["shard"])
         try:
-            facts = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
-            shards = -(-facts["clips"] // facts["shard"])
             parts = [np.load(folder / f"latents-{n:04d}.npy") for n in range(shards)]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                "cache.incomplete",
-                f"latent cache {folder}: {error}",
-                hint="run the stage again: it encodes what is missing",
-            ) from error
+        except (OSError, ValueError) as error:
+            raise _incomplete(folder, error) from error
         self.latents = np.concatenate(parts)  # (n, F, C, h, w)
         self.scaling_factor = 1.0 / float(self.latents[:500].astype(np.float64).std())
         self.scenes = [scene_of(facts["seed"], i, facts["tier"]) for i in range(facts["clips"])]
+        if facts.get("world") != _digest(self.scenes):
+            raise _stale(folder)
 
     def __len__(self) -> int:
         return len(self.scenes)

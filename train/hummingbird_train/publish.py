@@ -1,12 +1,13 @@
-"""A finished run to `train/checkpoints/NAME/`: float16 weights, tokenizer, schedule and model facts.
+"""A finished run to `train/checkpoints/NAME/`: float16 weights, tokenizer, and the build recipe.
 
-That folder is all that `hummingbird export build` needs, and small enough to commit.
+That folder is all that `hummingbird export build NAME/build.json` needs, and small enough to commit.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,29 @@ from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.models.weights import load_model, save_model
 from hummingbird_train.world.grammar import EXAMPLES, GRAMMAR
 from hummingbird_train.world.render import render
+from hummingbird_train.world.scene import WORLD_VERSION
 from hummingbird_train.world.tokenizer_files import write_tokenizer
 
 WORLD_FRAMES, WORLD_SIZE = 26, 64
 
 
-def publish(run: Path, out: Path, *, steps: int, w: float, overwrite: bool = False) -> None:
+def publish(
+    run: Path,
+    out: Path,
+    *,
+    recipe: str,
+    licence: Path,
+    steps: int,
+    w: float,
+    overwrite: bool = False,
+) -> None:
     """Write the published checkpoint of a run.
 
     Args:
         run: folder with the finished stages.
-        out: new folder; replaced as a whole when ``overwrite``.
+        out: new folder, whose name becomes the model's; replaced as a whole when ``overwrite``.
+        recipe: name of the training recipe, for the provenance.
+        licence: text of the weights' licence, copied along.
         steps: default number of inference steps.
         w: default guidance scale.
         overwrite: replace an existing folder.
@@ -60,11 +73,24 @@ def publish(run: Path, out: Path, *, steps: int, w: float, overwrite: bool = Fal
         save_model(folder / "text_encoder.safetensors", text, text.config, dtype=half)
         save_model(folder / "vae.safetensors", vae, vae_config, dtype=half)
         write_tokenizer(folder / "tokenizer")
-        for name, value in (
-            ("facts", dataclasses.asdict(facts)),
-            ("scheduler_config", world_schedule().to_json()),
-        ):
-            (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+        shutil.copyfile(licence, folder / "LICENSE")
+        build = {
+            "name": out.name,
+            "precision": "fp16-storage",
+            "unet": "unet.safetensors",
+            "vae": "vae.safetensors",
+            "text": "text_encoder.safetensors",
+            "tokenizer": "tokenizer",
+            "licence": {"name": "Apache-2.0", "file": "LICENSE"},
+            "scheduler": world_schedule().to_json(),
+            "facts": dataclasses.asdict(facts),
+            "provenance": {
+                "recipe": recipe,
+                "data": f"rendered clips of the tiny world, version {WORLD_VERSION}",
+                "base_weights": "none: trained from scratch",
+            },
+        }
+        (folder / "build.json").write_text(json.dumps(build, indent=1) + "\n", "utf-8")
 
 
 def world_facts(

@@ -39,7 +39,7 @@ def test_a_token_does_not_see_those_after_it() -> None:
     other = ids.clone()
     other[0, 10:] = 49
     a, b = model(ids), model(other)
-    torch.testing.assert_close(a[:, :10], b[:, :10], atol=1e-6, rtol=0)
+    torch.testing.assert_close(a[:, :10], b[:, :10], atol=1e-5, rtol=0)
     assert not torch.allclose(a[:, 10:], b[:, 10:], atol=1e-3)
 
 
@@ -47,7 +47,8 @@ def test_a_token_does_not_see_those_after_it() -> None:
 def test_a_shorter_sequence_gives_the_same_first_states() -> None:
     model = TextEncoder(TextConfig.tiny(50)).eval()
     ids = torch.arange(48).reshape(2, 24)
-    torch.testing.assert_close(model(ids[:, :7]), model(ids)[:, :7], atol=1e-6, rtol=0)
+    # Another length takes other kernels: float32 noise on values of order one.
+    torch.testing.assert_close(model(ids[:, :7]), model(ids)[:, :7], atol=1e-5, rtol=0)
 
 
 def test_tiny_preset_holds_only_what_runs_and_trains() -> None:

@@ -73,7 +73,7 @@ _TEMPLATES = {
     "judge": (
         "there is a {s} {c} {o} {m} in front of a {b} background",
         "a {b} background, a {s} {c} {o} {m}",
-        "{m}, a {s} {c} {o} on a {b} background",
+        "{m}, {s} {c} {o} in front of {b}",
         "in front of {b}, a {s} {c} {o} {m}",
     ),
 }

@@ -17,7 +17,17 @@ from scipy import ndimage
 from hummingbird_runtime.errors import InputError
 from hummingbird_train.world.judge_motion import Track, judge_motion
 from hummingbird_train.world.render import background_images, shape_distance
-from hummingbird_train.world.scene import COLOURS, NOMINAL_RADII, PALETTE, SHAPES, SIZE, SIZES
+from hummingbird_train.world.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    NOMINAL_RADII,
+    PALETTE,
+    SHAPES,
+    SIZE,
+    SIZES,
+    check_tier,
+)
 
 JUDGE_VERSION = 1
 ATTRIBUTES = ("shape", "colour", "size", "motion", "background")
@@ -50,11 +60,13 @@ class Judgement:
     background: str | None
 
 
-def judge(frames: NDArray[np.uint8]) -> Judgement:
+def judge(frames: NDArray[np.uint8], *, tier: int = 1) -> Judgement:
     """Read the five attributes of a clip from its pixels alone.
 
     Args:
         frames: uint8 [f, 64, 64, 3] RGB, evenly spaced over the whole clip; motion needs f >= 5.
+        tier: tier of the world. The judge always looks for everything in tier 2, so a diagonal is
+            no "left"; what tier 1 does not have becomes None.
 
     Returns:
         A Judgement. Without exactly one object in most frames only the background is decided.
@@ -70,10 +82,12 @@ def judge(frames: NDArray[np.uint8]) -> Judgement:
             f"expected uint8 [f, {SIZE}, {SIZE}, 3]",
             hint="pass one clip of the tiny world, last axis RGB",
         )
+    check_tier(tier)
     if not len(frames):
         return Judgement(None, None, None, None, None)
     pixels = frames.astype(np.float32)
     background, nearest = _judge_background(pixels)
+    background = _within(BACKGROUNDS[tier], background)
     found = _find_object(pixels, nearest)
     if found is None:
         return Judgement(None, None, None, None, background)
@@ -84,13 +98,18 @@ def judge(frames: NDArray[np.uint8]) -> Judgement:
     best = int(overlap.argmax())
     radius = float(np.exp(track.log_root_area.mean())) / _root_areas()[best]
     turn = overlaps[:, best].argmax(axis=1) * (2 * np.pi / _TURNS)  # (f,)
+    motion = judge_motion(track, _SHAPES[best], turn) if len(frames) >= LEAST_FRAMES else None
     return Judgement(
-        shape=_SHAPES[best] if overlap[best] >= SHAPE_REJECT else None,
+        shape=_within(SHAPES[tier], _SHAPES[best] if overlap[best] >= SHAPE_REJECT else None),
         colour=_judge_colour(paint),
         size=_judge_size(radius),
-        motion=judge_motion(track, _SHAPES[best], turn) if len(frames) >= LEAST_FRAMES else None,
+        motion=_within(MOTIONS[tier], motion),
         background=background,
     )
+
+
+def _within(names: tuple[str, ...], name: str | None) -> str | None:
+    return name if name in names else None
 
 
 def _judge_background(pixels: NDArray[np.float32]) -> tuple[str | None, int]:
@@ -188,9 +207,9 @@ def _overlaps(masks: NDArray[np.bool_], track: Track) -> NDArray[np.float64]:
     seen = ndimage.map_coordinates(masks.astype(np.float32), at, order=1, cval=0.0)
     seen = seen.reshape(len(masks), -1).astype(np.float64)
     models = _templates()  # (shapes * turns, g * g)
-    both = seen @ models.T
+    both: NDArray[np.float64] = seen @ models.T  # (f, shapes * turns)
     either = (seen**2).sum(axis=1)[:, None] + (models**2).sum(axis=1)[None] - both
-    return (both / either).reshape(len(masks), len(_SHAPES), _TURNS)
+    return np.asarray(both / either).reshape(len(masks), len(_SHAPES), _TURNS)
 
 
 def _judge_colour(paint: NDArray[np.float32]) -> str | None:
@@ -206,7 +225,8 @@ def _judge_size(radius: float) -> str:
 
 @lru_cache(maxsize=1)
 def _backdrops() -> NDArray[np.float32]:
-    return np.stack([image.transpose(1, 2, 0) for image in background_images(SIZE).values()])
+    images = background_images(SIZE).values()
+    return np.stack([image.transpose(1, 2, 0) for image in images])
 
 
 @lru_cache(maxsize=1)
@@ -238,7 +258,7 @@ def _root_areas() -> NDArray[np.float64]:
     fine = (np.arange(600) + 0.5) / 600 * 2.6 - 1.3
     u, v = (plane.astype(np.float32) for plane in np.meshgrid(fine, fine))
     inside = [np.mean(shape_distance(shape, u, v) < 0) for shape in _SHAPES]
-    return np.sqrt(np.array(inside) * 2.6**2)
+    return np.sqrt(np.array(inside, np.float64) * 2.6**2)
 
 
 @lru_cache(maxsize=1)

@@ -94,7 +94,7 @@ def shape_distance(shape: str, u: Plane, v: Plane) -> Plane:
 @lru_cache(maxsize=4)
 def background_images(size: int = SIZE) -> dict[str, Plane]:
     """Every background as float32 [3, size, size] in [0, 255]."""
-    ramp = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None]  # (h, 1), 0 at the top
+    ramp = ((np.arange(size) + 0.5) / size).astype(np.float32)[:, None]  # (h, 1), 0 at the top
     cell = np.arange(size) * 4 // size  # four cells across
     images = {
         "black": _flat((12, 12, 16), size),
@@ -117,7 +117,8 @@ def _flat(rgb: tuple[int, int, int], size: int) -> Plane:
 
 
 def _ramp(ramp: Plane, top: tuple[int, int, int], bottom: tuple[int, int, int], size: int) -> Plane:
-    return np.round(_flat(top, size) * (1 - ramp) + _flat(bottom, size) * ramp)
+    image: Plane = np.round(_flat(top, size) * (1 - ramp) + _flat(bottom, size) * ramp)
+    return image
 
 
 def _two_tone(odd: NDArray[np.int64], size: int) -> Plane:
@@ -166,7 +167,8 @@ def _triangle(u: Plane, v: Plane) -> Plane:
     fold = a + root3 * b > 0
     a, b = np.where(fold, (a - root3 * b) / 2, a), np.where(fold, (-root3 * a - b) / 2, b)
     a = a - np.clip(a, -2 * half, 0)
-    return -np.sqrt(a * a + b * b) * np.sign(b) - np.float32(_ROUND)
+    distance: Plane = -np.sqrt(a * a + b * b) * np.sign(b) - np.float32(_ROUND)
+    return distance
 
 
 def _heart(u: Plane, v: Plane) -> Plane:

@@ -132,7 +132,8 @@ def is_held_out(shape: str, colour: str, motion: str) -> bool:
 
 def triples(*, tier: int = 1, split: str = "train") -> list[tuple[str, str, str]]:
     """List every (shape, colour, motion) of one split, in a stable order."""
-    _check(tier, split)
+    check_tier(tier)
+    _check_split(split)
     return [
         (shape, colour, motion)
         for shape in SHAPES[tier]
@@ -154,7 +155,8 @@ def sample_scene(rng: np.random.Generator, *, tier: int = 1, split: str = "train
     Raises:
         UsageError: an unknown tier or split.
     """
-    _check(tier, split)
+    check_tier(tier)
+    _check_split(split)
     while True:
         shape = _pick(rng, SHAPES[tier])
         colour = _pick(rng, COLOURS)
@@ -185,7 +187,7 @@ def place(
     tier: int = 1,
 ) -> Scene:
     """Draw the placement of a scene with given attributes; the object stays inside the frame."""
-    _check(tier, "train")
+    check_tier(tier)
     for what, value, known in (
         ("shape", shape, SHAPES[tier]),
         ("colour", colour, COLOURS),
@@ -279,11 +281,15 @@ def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
     return names[int(rng.integers(len(names)))]
 
 
-def _check(tier: int, split: str) -> None:
+def check_tier(tier: int) -> None:
+    """Raise UsageError unless the tier exists."""
     if tier not in SHAPES:
         raise UsageError(
             "world.tier", f"unknown tier, got {tier!r}, expected 1 or 2", hint="pass tier=1"
         )
+
+
+def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise UsageError(
             "world.split",
