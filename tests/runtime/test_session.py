@@ -218,22 +218,23 @@ def test_extra_settings_reach_the_session(tmp_path: Path) -> None:
 
 
 def test_cancel_stops_a_run_between_nodes_and_the_session_stays_usable(tmp_path: Path) -> None:
-    session = opened(tmp_path, slow_model(200))
+    session = opened(tmp_path, slow_model(400))
     feeds = {"x": np.ones((512, 256), np.float32)}
-    started = time.perf_counter()
-    session.run(feeds)
-    whole = time.perf_counter() - started
+    token, native, finished = CancelToken(), session._native, []
 
-    token = CancelToken()
-    timer = threading.Timer(whole / 5, token.cancel)
-    timer.start()
-    started = time.perf_counter()
+    class Watched:
+        def run(self, names, feeds, options):
+            threading.Timer(0.02, token.cancel).start()
+            values = native.run(names, feeds, options)
+            finished.append("the graph ran to its end")
+            return values
+
+    session._native = Watched()
     with pytest.raises(Cancelled) as caught:
         session.run(feeds, cancel=token)
-    timer.join()
-    # half of the whole run: a busy machine makes both sides slower alike
-    assert time.perf_counter() - started < max(0.5 * whole, 0.25) + whole / 5
     assert caught.value.code == "runtime.cancelled"
+    assert finished == []
+    session._native = native
     assert session.run(feeds, cancel=CancelToken())["y"].shape == (512, 256)
 
 

@@ -35,6 +35,7 @@ def climb(
     vae: Path | None,
     bundle: Path | None,
     steps: int | None = None,
+    w: float | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, dict[str, Accuracy]]]:
     """Yield the rows of the ladder, cheapest first.
@@ -47,6 +48,7 @@ def climb(
         vae: autoencoder checkpoint; None leaves its row out.
         bundle: bundle folder; None is the built-in one.
         steps: inference steps; None is the bundle's default.
+        w: guidance scale; None is the bundle's default.
         log: takes a progress line now and then.
     """
     asked = judging_prompts(prompts, seed=2026, tier=tier, split=split)
@@ -60,7 +62,12 @@ def climb(
         judged = []
         for number, (prompt, scene) in enumerate(asked):
             for seed in range(seeds):
-                clip = pipe(prompt, seed=1000 * seed + number, num_inference_steps=steps)
+                clip = pipe(
+                    prompt,
+                    seed=1000 * seed + number,
+                    num_inference_steps=steps,
+                    guidance_scale=w,
+                )
                 judged.append((scene, judge(clip.frames, tier=tier)))
             if number % 20 == 19:
                 log(f"bundle: {number + 1} of {prompts} prompts")

@@ -95,6 +95,8 @@ def markdown(rows: Mapping[str, Mapping[str, Accuracy]], tier: int = 1) -> str:
             low, high = row[name].interval
             cells.append(f"{row[name].share:.3f} ({low:.3f}-{high:.3f})")
         lines.append(f"| {label} | {row[ALL].n} | {' | '.join(cells)} |")
-    guesses = " | ".join(f"{by_chance[name]:.3f}" for name in columns)
+    guesses = " | ".join(
+        f"{by_chance[name]:.3f}" if name != ALL else f"{by_chance[name]:.1g}" for name in columns
+    )
     lines.append(f"| chance | | {guesses} |")
     return "\n".join(lines)

@@ -117,8 +117,8 @@ def _flat(rgb: tuple[int, int, int], size: int) -> Plane:
 
 
 def _ramp(ramp: Plane, top: tuple[int, int, int], bottom: tuple[int, int, int], size: int) -> Plane:
-    image: Plane = np.round(_flat(top, size) * (1 - ramp) + _flat(bottom, size) * ramp)
-    return image
+    image = _flat(top, size) * (1 - ramp) + _flat(bottom, size) * ramp
+    return np.round(image).astype(np.float32)
 
 
 def _two_tone(odd: NDArray[np.int64], size: int) -> Plane:
