@@ -1,6 +1,6 @@
 """Remake the constraint files: install each lane in a fresh environment and freeze what came.
 
-Run by `make lock`. Local version labels (`+cpu`) are dropped so that any build of that version fits.
+Run by `make lock`. Local version labels (`+cpu`) are dropped: any build of that version fits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Render the README's pictures with the built-in bundle: docs/images/hero.webp and contact_sheet.png.
+"""Render the README's pictures with the built-in bundle: hero.webp and contact_sheet.png.
 
 Run `python docs/make_images.py`; the same bundle gives the same pixels.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from hummingbird_runtime import TextToVideoPipeline
 from PIL import Image
+
+from hummingbird_runtime import TextToVideoPipeline
 
 OUT = Path(__file__).resolve().parent / "images"
 SCALE = 3

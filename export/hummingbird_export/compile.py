@@ -15,6 +15,7 @@ import onnx_ir as ir
 from torch import nn
 
 from hummingbird_export.passes.half_storage import store_weights_as_half
+from hummingbird_export.passes.split_linear import split_linear_layers
 from hummingbird_export.precision import Precision
 from hummingbird_export.simplify import Simplifier
 from hummingbird_export.storage import save_graph
@@ -67,6 +68,7 @@ def compile_graph(
         model = ir.load(source)
         check_portable(model, signature.role)
         check_signature(model, signature)
+        split_linear_layers(model)
         if precision == "fp16-storage":
             store_weights_as_half(model)
         written = save_graph(model, folder, metadata=metadata)
@@ -76,9 +78,9 @@ def compile_graph(
         traced, simple = Path(work, "traced"), Path(work, "simple")
         traced.mkdir()
         simple.mkdir()
-        source = save_graph(trace(module, signature), traced)
+        source = save_graph(trace(module, signature), traced, keep_shapes=True)
         target = simple / "model.onnx"
-        reason = simplifier.run(source, target) or _not_smaller(source, target)
+        reason = simplifier.run(source, target)
         if not reason:
             try:
                 model, parity = finish(target)
@@ -103,7 +105,3 @@ def compile_graph(
 def _count_nodes(path: Path) -> int:
     return len(ir.load(path).graph)
 
-
-def _not_smaller(source: Path, target: Path) -> str:
-    before, after = _count_nodes(source), _count_nodes(target)
-    return "" if after < before else f"onnxsim left {after} nodes of {before}"

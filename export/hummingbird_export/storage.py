@@ -26,8 +26,8 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def strip_origin(model: ir.Model) -> None:
-    """Remove stack traces, doc strings and inferred shapes of inner values, in place."""
+def strip_origin(model: ir.Model, *, keep_shapes: bool = False) -> None:
+    """Remove stack traces, doc strings and, unless kept, shapes of inner values, in place."""
     graph = model.graph
     model.producer_name, model.producer_version = "hummingbird", ""
     model.doc_string = graph.doc_string = None
@@ -44,7 +44,7 @@ def strip_origin(model: ir.Model) -> None:
         for value in node.outputs:
             value.metadata_props.clear()
             value.doc_string = None
-            if id(value) not in kept:
+            if id(value) not in kept and not keep_shapes:
                 value.shape = None
                 value.type = None
 
@@ -55,6 +55,7 @@ def save_graph(
     *,
     metadata: Mapping[str, str] | None = None,
     external_threshold: int = EXTERNAL_THRESHOLD,
+    keep_shapes: bool = False,
 ) -> Path:
     """Write ``folder/model.onnx`` (and ``model.onnx_data``); the same bytes for the same model.
 
@@ -64,11 +65,12 @@ def save_graph(
         metadata: entries of the model's ``metadata_props``.
         external_threshold: total weight bytes above which tensors of 64 KiB and more go to
             ``model.onnx_data``, each at a multiple of 64 KiB so that it can be mapped.
+        keep_shapes: write the shapes of inner values, for passes that read the file again.
 
     Returns:
         The path of ``model.onnx``.
     """
-    strip_origin(model)
+    strip_origin(model, keep_shapes=keep_shapes)
     model.metadata_props.update(metadata or {})
     path = folder / "model.onnx"
     if weight_bytes(model) <= external_threshold:

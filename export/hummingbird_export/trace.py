@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from hummingbird_export.translate import TRANSLATIONS
 from hummingbird_export.wrappers import Signature, example_feeds
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.manifest import Tensor as TensorSpec
@@ -51,6 +52,7 @@ def trace(module: nn.Module, signature: Signature) -> ir.Model:
                 dynamic_shapes=_dynamic_shapes(signature),
                 output_names=[spec.name for spec in signature.outputs],
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 verbose=False,
             )

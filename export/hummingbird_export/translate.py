@@ -45,7 +45,7 @@ def attention(
 
 
 def gelu(self: FLOAT, approximate: str = "none") -> FLOAT:
-    """x (erf(x / sqrt 2) + 1) / 2."""
+    """X (erf(x / sqrt 2) + 1) / 2."""
     assert approximate == "none", "the published networks use the exact GELU"
     inner = op.Erf(op.Div(self, _constant(np.array(math.sqrt(2.0), np.float32))))
     doubled = op.Mul(self, op.Add(inner, _constant(np.array(1.0, np.float32))))

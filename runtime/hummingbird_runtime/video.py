@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.errors import UsageError
-from hummingbird_runtime.writers import find_writer
+from hummingbird_runtime.writers import FRAME_RATES, find_writer
 
 if TYPE_CHECKING:
     from hummingbird_runtime.events import Warning
@@ -24,8 +23,8 @@ class Video:
     """A clip in memory.
 
     Raises:
-        UsageError: ``video.invalid`` for frames of another dtype or shape, or an fps that is not
-            a positive number.
+        UsageError: ``video.invalid`` for frames of another dtype or shape, or an fps outside
+            0.01 to 1000.
     """
 
     frames: NDArray[np.uint8]
@@ -51,10 +50,11 @@ class Video:
                 f"frames, got {frames.dtype} {list(frames.shape)}, expected uint8 [F, H, W, 3]",
                 hint="give at least one RGB frame",
             )
-        if not (math.isfinite(self.fps) and 0.0 < self.fps <= 1000.0):
+        low, high = FRAME_RATES
+        if not low <= self.fps <= high:  # NaN is not
             raise UsageError(
                 "video.invalid",
-                f"fps, got {self.fps}, expected above 0 and at most 1000",
+                f"fps, got {self.fps}, expected {low:g} to {high:g}",
                 hint="give the playback rate in frames per second",
             )
 

@@ -1,4 +1,4 @@
-"""Every bad command line, call and bundle of the catalogue: exit code, one error line, nothing done.
+"""Every bad command line and call of the catalogue: exit code, one error line, nothing done.
 
 A row is refused before a graph runs; a wrong flag, output or bundle before one is even opened.
 """
@@ -21,7 +21,7 @@ from hummingbird_runtime.session import OnnxRuntimeBackend, OnnxRuntimeSession
 
 SECONDS = 5.0
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX links, FIFOs and byte names")
-HERE = ["folder.png", "link.png", "linkdir.png", "lost.png", "loop.png", "old.png", "pipe.png"]
+HERE = ["folder.png", "link.png", "linkdir.png", "loop.png", "lost.png", "old.png", "pipe.png"]
 
 
 @dataclasses.dataclass
@@ -312,7 +312,7 @@ def test_odd_but_legal_requests_work(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png", ".y4m", ".npz"])
-@pytest.mark.parametrize("fps", ["0.01", "29.97", "1000"])
+@pytest.mark.parametrize("fps", ["0.01", "0.7123", "29.97", "1000"])
 def test_every_format_can_say_every_rate(
     capsys, tmp_path: Path, tiny_bundle_path: Path, suffix: str, fps: str
 ) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from hummingbird_runtime.errors import ExecutionError, InputError
 from hummingbird_train.checkpoint import load_state
 from hummingbird_train.loop import RunConfig, train
 from hummingbird_train.recipe import Phase
-from torch import Tensor, nn
 
 PHASES = (
     Phase(name="one", steps=6, batch=4, learning_rate=1e-2, warmup=2),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from hummingbird_train.ema import MovingAverage
 from hummingbird_train.optim import MuonAdam, OptimizerConfig, is_matrix, orthogonalize
-from torch import nn
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from hummingbird_runtime.errors import InputError
+from hummingbird_train.models.autoencoder import AutoencoderConfig
+from hummingbird_train.models.text_encoder import TextConfig
+from hummingbird_train.models.unet import UNetConfig
 from hummingbird_train.recipe import Phase, load_recipe, phases, section
 
 SHIPPED = Path(__file__).parents[2] / "train" / "recipes" / "shapes.toml"
@@ -47,3 +51,10 @@ def test_the_shipped_recipe_is_complete() -> None:
     recipe = load_recipe(SHIPPED)
     for stage in ("vae", "base", "guidance"):
         assert phases(recipe[stage], stage)
+
+
+def test_the_shipped_recipe_trains_the_tiny_presets() -> None:
+    recipe = load_recipe(SHIPPED)
+    assert section(UNetConfig, recipe["base"]["unet"], "base.unet") == UNetConfig.tiny()
+    assert section(AutoencoderConfig, recipe["vae"]["model"], "m") == AutoencoderConfig.tiny()
+    assert TextConfig(**recipe["base"]["text"], vocab_size=75) == TextConfig.tiny(75)

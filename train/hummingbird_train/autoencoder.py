@@ -1,7 +1,8 @@
 """Stage `vae`: the tiny world's autoencoder, trained on frames rendered on the fly.
 
-Deterministic latents with 5 % noise in place of a KL term (equal quality, one constant less), L1 plus
-half MSE weighted towards edges, plus an L1 on image gradients: thin outlines are what a judge reads.
+Deterministic latents with 5 % noise in place of a KL term (equal quality, one constant less), L1
+plus half MSE weighted towards edges, plus an L1 on image gradients: thin outlines are what a judge
+reads.
 """
 
 from __future__ import annotations

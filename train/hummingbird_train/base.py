@@ -68,9 +68,7 @@ class Captioner:
         return torch.from_numpy(np.concatenate(rows))
 
     def _caption(self, scene: Scene, rng: np.random.Generator) -> str:
-        return caption(
-            scene, rng, templates="partial" if rng.random() < self.partial else "train"
-        )
+        return caption(scene, rng, templates="partial" if rng.random() < self.partial else "train")
 
 
 def embedded_guidance(w: np.ndarray, dim: int) -> Tensor:
@@ -104,9 +102,7 @@ class BaseObjective:
         self.unet, self.text = VideoUNet(unet_config), TextEncoder(text_config)
         self.modules = {"unet": self.unet, "text": self.text}
         self.cache = cache
-        self.captioner = Captioner(
-            tokenizer, config.caption_dropout, config.partial_captions
-        )
+        self.captioner = Captioner(tokenizer, config.caption_dropout, config.partial_captions)
         self.process = ForwardProcess(world_schedule())
         width = unet_config.time_cond_proj_dim
         self.no_guidance = None if width is None else embedded_guidance(np.ones(1), width)

@@ -1,4 +1,7 @@
-"""The forward process on tensors: noising, the v target, stratified timesteps. Tables: the runtime's."""
+"""The forward process on tensors: noising, the v target, stratified timesteps.
+
+Schedule tables come from the runtime.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `guidance`: classifier-free guidance distilled into the w embedding (Meng et al. 2023, stage 1).
+"""Stage `guidance`: guidance distilled into the w embedding (Meng et al. 2023, stage one).
 
 The frozen copy of the base model is the teacher; the student, started from it, learns to predict
 v_u + w (v_c - v_u) in one pass, so the shipped model needs no guidance passes.

@@ -1,4 +1,4 @@
-"""The ladder: accuracy of rendered clips, of the autoencoder, and of a bundle run by the real runtime.
+"""The ladder: accuracy of rendered clips, of the autoencoder, and of a bundle in the runtime.
 
 Prompts come from judging templates and fresh scenes; the judge reads pixels only. Every row of one
 table answers the same prompts.

@@ -1,7 +1,7 @@
 """A cache of encoded clips: float16 latents on disk, scenes remade from their seeds.
 
-Encoding costs a fifth of an image step, so clips are encoded once. Clip i is the scene drawn from the
-generator seeded with (seed, i); captions are drawn anew at every use.
+Encoding costs a fifth of an image step, so clips are encoded once. Clip i is the scene drawn from
+the generator seeded with (seed, i); captions are drawn anew at every use.
 """
 
 from __future__ import annotations

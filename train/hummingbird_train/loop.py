@@ -1,15 +1,15 @@
 """The training loop: phases of an objective, resumable bit for bit, paused by a minutes budget.
 
-It knows nothing of diffusion: an objective gives a scalar per step, the loop averages gradients over
-the ranks, steps the optimiser, keeps the moving average and writes state. Step n draws its samples
-from the generator seeded with (seed, n, rank), so a killed run repeats the same steps.
+It knows nothing of diffusion: an objective gives a scalar per step, the loop averages gradients
+over the ranks, steps the optimiser, keeps the moving average and writes state. Step n draws its
+samples from the generator seeded with (seed, n, rank), so a killed run repeats the same steps.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +51,7 @@ class RunConfig:
 
     seed: int = 0
     ema_decay: float = 0.995
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 def train(

@@ -1,9 +1,9 @@
 """Muon for matrices, Adam for everything else: one optimiser over named parameters.
 
-Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix, found by
-a few Newton-Schulz iterations; the update is scaled by 0.2 sqrt(max(m, n)) so that its RMS equals
-Adam's and both share one learning rate (Liu et al. 2025, "Muon is scalable", section 2.2). The
-Newton-Schulz work is split over the ranks. State is a flat dict of tensors, so it saves as safetensors.
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix, found
+by a few Newton-Schulz iterations; the update is scaled by 0.2 sqrt(max(m, n)) so that its RMS
+equals Adam's and both share one learning rate (Liu et al. 2025, "Muon is scalable", section 2.2).
+The Newton-Schulz work is split over the ranks. State is a flat dict of tensors for safetensors.
 """
 
 from __future__ import annotations
@@ -53,8 +53,14 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
 def is_matrix(name: str, parameter: Tensor) -> bool:
     """True for hidden matrices and convolutions; embeddings, norms and edge layers go to Adam."""
     edge = ("embedding.weight", "positional_embedding", "conv_in.weight", "conv_out.weight")
-    first_or_last = name.endswith(edge) or name.endswith(("input_blocks.0.0.weight", "out.2.weight"))
-    return parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) > 1 and not first_or_last
+    first_or_last = name.endswith(edge) or name.endswith(
+        ("input_blocks.0.0.weight", "out.2.weight")
+    )
+    return (
+        parameter.ndim >= 2
+        and min(parameter.shape[0], parameter[0].numel()) > 1
+        and not first_or_last
+    )
 
 
 class MuonAdam:
@@ -69,7 +75,7 @@ class MuonAdam:
     def __init__(
         self,
         named_parameters: Iterable[tuple[str, nn.Parameter]],
-        config: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        config: OptimizerConfig = OptimizerConfig(),
         matrix: Callable[[str, Tensor], bool] = is_matrix,
     ) -> None:
         self.config = config

@@ -1,6 +1,6 @@
 """A finished run to `train/checkpoints/NAME/`: float16 weights, tokenizer, and the build recipe.
 
-That folder is all that `hummingbird export build NAME/build.json` needs, and small enough to commit.
+That folder is all that `hummingbird export build NAME/build.json` needs, small enough to commit.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def world_facts(
         width=side,
         fps_condition=Choice(default=WORLD_FPS, trained=(2, WORLD_FPS), allowed=(1, 60)),
         playback_fps=WORLD_FPS,
-        guidance=Guidance(kind="embedded", default=w, trained=(1.0, 5.0), allowed=(1.0, 8.0)),
+        guidance=Guidance(kind="embedded", default=w, trained=(1.0, 2.0), allowed=(1.0, 8.0)),
         timestep_cond_dim=timestep_cond_dim,
         num_inference_steps=Choice(default=steps, trained=(steps,), allowed=(1, 50)),
         scaling_factor=cache.scaling_factor,

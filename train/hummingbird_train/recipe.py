@@ -43,9 +43,7 @@ class Phase:
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         start = self.flat * self.steps
         fall = 0.0 if step < start else (step - start) / max(1.0, self.steps - start)
-        return rise * (
-            self.learning_rate + fall * (self.final_learning_rate - self.learning_rate)
-        )
+        return rise * (self.learning_rate + fall * (self.final_learning_rate - self.learning_rate))
 
 
 def load_recipe(path: Path) -> dict[str, Any]:

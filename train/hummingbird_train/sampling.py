@@ -37,9 +37,18 @@ def sample_latents(
     """Scaled latents of one clip per prompt.
 
     Args:
+        unet: network in evaluation mode.
+        text: its text tower.
+        tokenizer: of that tower.
+        prompts: n sentences.
+        seeds: n seeds of the runtime's noise.
+        scheduler: schedule and solver.
+        steps: network evaluations per clip and pass.
+        w: guidance scale.
         passes: 2 mixes a prompted and an unprompted pass with weight w (the teacher); 1 gives the
             network w in its embedding (the distilled student).
-        frames: frames to make, ``stride`` world frames apart.
+        frames: frames to make.
+        stride: world frames between two of them.
         size: latent height and width.
         fps: condition, frames per second.
 

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hummingbird_runtime.cancel import CancelToken
@@ -84,13 +83,13 @@ def run_job(job: ClipJob) -> int:
     from hummingbird_runtime.writers import find_writer
 
     find_writer(job.output)
-    target = check_target(job.output, overwrite=job.force)
-    document = run_cancellable(lambda token: _draw(job, target, token), timeout=job.timeout)
+    check_target(job.output, overwrite=job.force)
+    document = run_cancellable(lambda token: _draw(job, token), timeout=job.timeout)
     print(json.dumps(document, ensure_ascii=False) if job.as_json else job.output)
     return 0
 
 
-def _draw(job: ClipJob, target: Path, token: CancelToken) -> dict[str, Any]:
+def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
     from hummingbird_runtime.pipeline import TextToVideoPipeline
 
     progress = Progress(quiet=job.quiet)
@@ -109,8 +108,8 @@ def _draw(job: ClipJob, target: Path, token: CancelToken) -> dict[str, Any]:
         if job.fps is not None:
             video = dataclasses.replace(video, fps=job.fps)
         drawn = time.perf_counter()
-        progress.note(f"writing {target.name}")
-        video.save(target, overwrite=job.force)
+        progress.note("writing the clip")
+        video.save(job.output, overwrite=job.force)
     saved = time.perf_counter()
     timings = {"load": loaded - started, **video.timings, "save": saved - drawn}
     timings["total"] = saved - started

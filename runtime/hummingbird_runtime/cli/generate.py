@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
-from hummingbird_runtime.cli.parser import Parser, number, positive_number, whole_number
+from hummingbird_runtime.cli.parser import Parser, frame_rate, number, whole_number
 
 if TYPE_CHECKING:
     from hummingbird_runtime.request import Options
@@ -55,7 +55,7 @@ def _parser() -> Parser:
         metavar = "TEXT" if kind is str else "N"
         add("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=text)
     add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
-    add("--fps", type=positive_number, metavar="N", help="playback rate of the file")
+    add("--fps", type=frame_rate, metavar="N", help="playback rate of the file")
     add(
         "--strict-prompt", action="store_true", help="refuse words the model does not know (exit 3)"
     )

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hummingbird_runtime.errors import UsageError
+from hummingbird_runtime.writers import FRAME_RATES
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_REAL = re.compile(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?")  # float() alone also takes 1_0 and nan
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,9 +65,9 @@ def number_in(low: int, high: int) -> Callable[[str], int]:
 
 
 def number(text: str) -> float:
-    """A finite float."""
+    """A finite float in plain digits."""
     try:
-        value = float(text)
+        value = float(text) if _REAL.fullmatch(text.strip()) else math.nan
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -78,6 +80,14 @@ def positive_number(text: str) -> float:
     value = number(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected more than 0")
+    return value
+
+
+def frame_rate(text: str) -> float:
+    """Frames per second that every file format can say."""
+    value, (low, high) = number(text), FRAME_RATES
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected {low:g} to {high:g}")
     return value
 
 

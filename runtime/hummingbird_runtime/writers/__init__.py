@@ -28,6 +28,8 @@ _WRITERS: dict[str, tuple[str, str | None, str]] = {
     ".npz": ("npz", None, ""),
 }
 SUFFIXES = tuple(_WRITERS)
+# frames per second that every format above can say
+FRAME_RATES = (0.01, 1000.0)
 
 
 def find_writer(path: str | os.PathLike[str]) -> Callable[[Path, Video], None]:

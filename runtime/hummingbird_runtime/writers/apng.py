@@ -24,7 +24,8 @@ _UP = 2  # row filter: difference to the row above
 def write(path: Path, video: Video) -> None:
     """Write every frame whole, endless loop, delay 1/fps."""
     count, height, width, _ = video.frames.shape
-    delay = (1 / Fraction(video.fps)).limit_denominator(65535)
+    # numerator and denominator have 16 bits each
+    delay = (1 / Fraction(video.fps)).limit_denominator(int(65535 * min(1.0, video.fps)))
     timing = struct.pack(">HHBB", delay.numerator, delay.denominator, 0, 0)
     sequence = 0
     with path.open("wb") as file:

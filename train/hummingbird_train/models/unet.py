@@ -104,12 +104,12 @@ class UNetConfig(ModelConfig):
     def tiny(cls) -> UNetConfig:
         """The shape of the built-in model: 8 x 8 latents, two levels."""
         return cls(
-            model_channels=56,
+            model_channels=64,
             channel_mult=(1, 2),
             num_res_blocks=1,
             attention_resolutions=(1, 2),
             middle_block=False,
-            num_head_channels=28,
+            num_head_channels=32,
             init_attn_heads=2,
             context_dim=96,
             time_cond_proj_dim=64,
