@@ -44,10 +44,10 @@ def list_files(root: Path) -> dict[str, int]:
             that differ only by case, and folders that lead elsewhere.
         ResourceError: ``bundle.unreadable``.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # Path.is_dir raises for some names that cannot be
         raise InputError(
             "bundle.not_found",
-            f"bundle {root}: got {'a file' if root.exists() else 'nothing'}, expected a folder",
+            f"bundle {root}: got {'a file' if os.path.exists(root) else 'nothing'}, expected a folder",
             hint="name a folder that `hummingbird export` wrote",
         )
     root = Path(os.path.realpath(root))

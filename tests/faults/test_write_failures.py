@@ -47,7 +47,7 @@ def test_every_step_of_a_write_may_fail(
     for failing in range(1, 200):
 
         def act(n: int, name: str, failing: int = failing) -> None:
-            if n == failing or (lasting and n > failing):
+            if n == failing or (lasting and n > failing and name != "open to read"):
                 raise OSError(number, os.strerror(number))
 
         error = None
@@ -56,21 +56,25 @@ def test_every_step_of_a_write_may_fail(
                 writer.write(target, 1)
             except ResourceError as caught:
                 error = caught
-        if error is None:
+        if failing > len(calls):
             break
-        assert error.code == CODES[number], (calls, error)
-        assert "\n" not in str(error)
-        published = calls[:failing].count("replace") or calls[:failing].count("rename") > 1
-        if kind == "folder" and lasting and content(target) is None:
-            # moved aside and then no rename works any more: the old one is still whole
+        if error is None:  # zipfile opens its file in another way when the first one fails
+            assert content(target) == new
+            writer.write(target, 0)
+        else:
+            assert error.code == CODES[number], (calls, error)
+            assert "\n" not in str(error)
+        renames = calls[: failing - 1].count("replace") + calls[: failing - 1].count("rename")
+        if renames and kind == "folder" and lasting and content(target) is None:
+            # the old one was moved aside and no rename works any more: it is whole, and there
             (aside,) = tmp_path.iterdir()
             assert content(aside) == old
             aside.rename(target)
-        elif published and content(target) == new:
-            assert calls[-1] != "replace"  # only the sync of the folder was left to do
+        elif renames and content(target) == new:  # only the sync of the folder has failed
             writer.write(target, 0)
         assert content(target) == old, calls
         assert names(tmp_path) == [writer.name], calls
+    assert error is None
     assert content(target) == new
     # made, opened and synced; moved; the folder opened and synced
     assert failing > (3 if os.name == "nt" else 5), calls

@@ -61,7 +61,8 @@ def watched(folder: Path, act: Act) -> Iterator[list[str]]:
 
         def call(*arguments, **options):
             if name == "fsync" or inside(arguments[0]):
-                step("open" if name == "open" else name)
+                reads = name == "open" and arguments[1] & (os.O_WRONLY | os.O_RDWR) == 0
+                step("open to read" if reads else name)
             return real(*arguments, **options)
 
         return mock.patch.object(os, name, call)

@@ -18,6 +18,15 @@ from torch import Tensor, nn
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients chosen for slope at zero; singular values end in about [0.7, 1.2]."""
 
+EDGE_LAYERS = (
+    "embedding.weight",
+    "positional_embedding",
+    "conv_in.weight",
+    "conv_out.weight",
+    "input_blocks.0.0.weight",
+    "out.2.weight",
+)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -52,15 +61,9 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
     """True for hidden matrices and convolutions; embeddings, norms and edge layers go to Adam."""
-    edge = ("embedding.weight", "positional_embedding", "conv_in.weight", "conv_out.weight")
-    first_or_last = name.endswith(edge) or name.endswith(
-        ("input_blocks.0.0.weight", "out.2.weight")
-    )
-    return (
-        parameter.ndim >= 2
-        and min(parameter.shape[0], parameter[0].numel()) > 1
-        and not first_or_last
-    )
+    if parameter.ndim < 2 or min(parameter.shape[0], parameter[0].numel()) < 2:
+        return False
+    return not name.endswith(EDGE_LAYERS)
 
 
 class MuonAdam:

@@ -1,4 +1,4 @@
-"""Data parallelism for small machines: one process per core over gloo, one flat all-reduce per step."""
+"""Data parallelism for small machines: a process per core, one flat all-reduce per step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from hummingbird_runtime.errors import HummingbirdError
 
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
-"""Keeps freed activations in the process: 21,500 page faults a step become 55, 7 % less CPU time."""
+"""Keeps freed activations in the process: 55 page faults a step, not 21,500; 7 % less CPU time."""
 
 _ERROR = "error.pickle"
 
@@ -76,7 +76,7 @@ _PARENT = os.getppid()
 
 
 def orphaned() -> bool:
-    """True once the process that launched this rank is gone: a killed run must not train on unseen."""
+    """True once the launching process is gone: a killed run must not train on unseen."""
     return os.getppid() != _PARENT
 
 
