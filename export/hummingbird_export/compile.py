@@ -104,4 +104,3 @@ def compile_graph(
 
 def _count_nodes(path: Path) -> int:
     return len(ir.load(path).graph)
-

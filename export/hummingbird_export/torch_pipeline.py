@@ -1,9 +1,7 @@
 """The same generation in torch float32: the oracle that exported bundles are compared with.
 
-Schedules, solvers and the guidance embedding are written here a second time, from the papers, and
-share no line with the runtime; only the noise comes from it, so that trajectories can be compared.
-LCM: Luo et al. 2023 as used by T2V-Turbo. DDIM: Song et al. 2021. Zero terminal SNR: Lin et al.
-2023. Dynamic rescale: VideoCrafter2.
+Only the noise comes from the runtime, so that trajectories can be compared; schedules and solvers
+are those of ``torch_sampler``, the guidance embedding is written here a second time.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hummingbird_export.torch_sampler import sample
 from hummingbird_runtime.errors import InputError
 from hummingbird_runtime.manifest import ModelFacts
 from hummingbird_runtime.noise import noise
@@ -112,20 +111,13 @@ class TorchPipeline:
             return other + scale * (out - other)
 
         steps = num_inference_steps or facts.num_inference_steps.default
-        x = torch.from_numpy(noise(seed, 0, *size))
-        bar = cumulative_alphas(self.scheduler)
-        times = inference_times(self.scheduler, steps)
-        rescale = dynamic_scales(self.scheduler)
-        trajectory: list[Tensor] = []
-        for i, t in enumerate(times):
-            following = times[i + 1] if i + 1 < len(times) else None
-            fresh = torch.from_numpy(noise(seed, 1 + i, *size))
-            output = predict(x, t)
-            if self.scheduler.sampler == "lcm":
-                x, clean = self._consistency(x, output, t, following, bar, fresh)
-            else:
-                x, clean = self._ddim(x, output, t, following, bar, rescale, fresh)
-            trajectory.append(clean)
+        trajectory = sample(
+            predict,
+            torch.from_numpy(noise(seed, 0, *size)),
+            self.scheduler,
+            steps,
+            lambda i: torch.from_numpy(noise(seed, 1 + i, *size)),
+        )
         latents = trajectory[-1]
         pixels = self.vae.decode(latents[0].transpose(0, 1) / facts.scaling_factor)
         shown = ((pixels + 1) / 2).clamp(0, 1).mul(255).add(0.5).floor().to(torch.uint8)
@@ -134,80 +126,6 @@ class TorchPipeline:
             latents.numpy(),
             tuple(clean.numpy() for clean in trajectory),
         )
-
-    def _split(self, x: Tensor, output: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        """Clean latent and noise that an output stands for."""
-        signal, sigma = math.sqrt(alpha), math.sqrt(1 - alpha)
-        if self.scheduler.prediction_type == "v_prediction":
-            return signal * x - sigma * output, sigma * x + signal * output
-        return (x - sigma * output) / signal, output
-
-    def _consistency(
-        self, x: Tensor, output: Tensor, t: int, following: int | None, bar: Tensor, fresh: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        x_0, _ = self._split(x, output, float(bar[t]))
-        s = self.scheduler.timestep_scaling * t / self.scheduler.sigma_data
-        clean = x / (s * s + 1) + x_0 * (s / math.sqrt(s * s + 1))
-        if following is None:
-            return clean, clean
-        alpha = float(bar[following])
-        return math.sqrt(alpha) * clean + math.sqrt(1 - alpha) * fresh, clean
-
-    def _ddim(
-        self,
-        x: Tensor,
-        output: Tensor,
-        t: int,
-        following: int | None,
-        bar: Tensor,
-        rescale: Tensor,
-        fresh: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        target = 0 if following is None else following
-        alpha, alpha_next = float(bar[t]), float(bar[target])
-        x_0, eps = self._split(x, output, alpha)
-        clean = x_0 / float(rescale[t])
-        sigma = self.scheduler.eta * math.sqrt(
-            (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
-        )
-        towards = math.sqrt(max(0.0, 1 - alpha_next - sigma * sigma))
-        x = math.sqrt(alpha_next) * float(rescale[target]) * clean + towards * eps + sigma * fresh
-        return x, clean
-
-
-def cumulative_alphas(config: SchedulerConfig) -> Tensor:
-    """Products of 1 - beta, float64 [num_train_timesteps], with or without zero terminal SNR."""
-    ends = torch.tensor([config.beta_start, config.beta_end], dtype=torch.float64).sqrt()
-    ramp = torch.arange(config.num_train_timesteps, dtype=torch.float64)
-    betas = (ends[0] + (ends[1] - ends[0]) * ramp / (config.num_train_timesteps - 1)).square()
-    bar = (1 - betas).log().cumsum(0).exp()
-    if config.rescale_betas_zero_snr:
-        root = bar.sqrt()
-        shifted = root - root[-1]
-        bar = (shifted * root[0] / shifted[0]).square()
-    return bar
-
-
-def inference_times(config: SchedulerConfig, steps: int) -> list[int]:
-    """Timesteps of a run, from noise to clip."""
-    total = config.num_train_timesteps
-    if config.timestep_spacing == "trailing":
-        return [round(total * (steps - i) / steps) - 1 for i in range(steps)]
-    if config.timestep_spacing == "leading+1":
-        return [i * (total // steps) + 1 for i in range(steps)][::-1]
-    stride = total // config.original_inference_steps
-    teacher = [k * stride - 1 for k in range(config.original_inference_steps, 0, -1)]
-    return teacher[:: config.original_inference_steps // steps][:steps]
-
-
-def dynamic_scales(config: SchedulerConfig) -> Tensor:
-    """s_t of the dynamic rescale, float64 [num_train_timesteps]; ones when it is off."""
-    scales = torch.ones(config.num_train_timesteps, dtype=torch.float64)
-    if config.dynamic_rescale is not None:
-        turning, base = config.dynamic_rescale.turning_step, config.dynamic_rescale.base
-        scales[turning:] = base
-        scales[:turning] = 1 + (base - 1) * torch.arange(turning) / max(turning - 1, 1)
-    return scales
 
 
 def guidance_sinusoids(w: float, width: int) -> Tensor:

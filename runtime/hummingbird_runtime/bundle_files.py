@@ -45,9 +45,10 @@ def list_files(root: Path) -> dict[str, int]:
         ResourceError: ``bundle.unreadable``.
     """
     if not os.path.isdir(root):  # Path.is_dir raises for some names that cannot be
+        got = "a file" if os.path.exists(root) else "nothing"
         raise InputError(
             "bundle.not_found",
-            f"bundle {root}: got {'a file' if os.path.exists(root) else 'nothing'}, expected a folder",
+            f"bundle {root}: got {got}, expected a folder",
             hint="name a folder that `hummingbird export` wrote",
         )
     root = Path(os.path.realpath(root))

@@ -150,15 +150,15 @@ LINES = {
     "verify of an empty folder": (["verify", "folder.png", "--deep"], 3, "bundle.missing_file"),
     "sample of nothing": (["sample", "a.png", "--bundle", "nowhere"], 3, "bundle.not_found"),
 }
-WHOLE = ["abc", "", " ", "1.0", "1e3", "0x10", "1_0", "٣", "1,2", "None", "inf", "9" * 21]
+WHOLE = ["abc", "", " ", "1.0", "1e3", "0x10", "1_0", "٣", "1,2", "None", "--", "inf", "9" * 21]
 for flag in ("num-frames", "height", "width", "num-inference-steps", "seed", "fps-condition"):
     LINES |= {f"{flag} {text!r}": ([*P, f"--{flag}={text}"], 2, USAGE) for text in WHOLE}
 for flag, texts in {
-    "guidance-scale": ["seven", "", "nan", "-inf", "1e999", "0x8", "1_0", "7,5", "1/2", "7.5.1"],
-    "fps": ["abc", "", "nan", "inf", "0.0", "-1", "1_0", "1e-7", "0.0099", "1000.1", "1e6"],
+    "guidance-scale": ["seven", "", "nan", "-inf", "1e999", "0x8", "1_0", "7,5", "1/2", "--"],
+    "fps": ["abc", "", "nan", "inf", "0.0", "-1", "1_0", "1e-7", "0.0099", "1000.1", "1e6", "--"],
     "timeout": ["abc", "", "nan", "inf", "0", "-0.0", "-1", "1_0"],
     "threads": ["abc", "", "0", "-1", "1.5", "1025", "1_0"],
-    "providers": ["", ",", " , ,"],
+    "providers": ["", ",", " , ,", "--"],
     "decoder": ["", "FULL", "vae_decoder", "full,tiny"],
 }.items():
     LINES |= {f"{flag} {text!r}": ([*P, f"--{flag}={text}"], 2, USAGE) for text in texts}

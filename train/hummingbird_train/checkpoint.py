@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.errors import InputError
+from hummingbird_train.models.weights import write_tensors
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts so that the file is either the old or the new one."""
     flat = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    with atomic_file(path, overwrite=True) as temporary:
-        save_file(flat, str(temporary), metadata={"facts": json.dumps(dict(facts))})
+    write_tensors(path, flat, {"facts": json.dumps(dict(facts))})
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -91,7 +91,7 @@ def _rewrite(graph: ir.Graph, match: Match) -> None:
     sources = (match.matmul.inputs[1], *match.add.inputs)
     graph.remove([match.split, match.add, match.matmul], safe=True)
     for value in sources:
-        if value is not None and value.name in graph.initializers and not value.uses():
+        if value is not None and value.name and value.is_initializer() and not value.uses():
             del graph.initializers[value.name]
 
 
@@ -105,7 +105,10 @@ def _initializer(value: ir.Value | None) -> NDArray[np.float32] | None:
 def _add_initializer(graph: ir.Graph, name: str, array: NDArray[np.float32]) -> ir.Value:
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value

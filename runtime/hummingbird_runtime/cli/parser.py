@@ -42,6 +42,8 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
             suggestion = f", did you mean {near[0]}?" if near else ""
             self.error(f"got unknown argument {unknown[0][:60]!r}{suggestion}")
+        if [] in vars(known).values():  # how some Pythons read `--seed=--`
+            self.error("got '--' as a value, expected the value of the flag")
         return known
 
 

@@ -199,5 +199,5 @@ def test_levels_without_attention_and_with_more_halvings(vectors: SimpleNamespac
 def test_tiny_preset_has_the_planned_size() -> None:
     with torch.device("meta"):
         model = VideoUNet(UNetConfig.tiny())
-    assert sum(p.numel() for p in model.parameters()) == 4_372_596
+    assert sum(p.numel() for p in model.parameters()) == 5_684_868
     assert not [n for n in model.state_dict() if n.startswith(("middle_block", "sinusoids"))]

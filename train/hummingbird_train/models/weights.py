@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -71,8 +72,21 @@ def save_model(
             hint="store as float32, or look for divergence in training",
         )
     metadata = {"format": "pt", "model": kind, "config": json.dumps(config.to_json())}
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file; it is either the old or the new one.
+
+    Raises:
+        ResourceError: an ``output.*`` code for what the system refuses.
+    """
     with atomic_file(path, overwrite=True) as temporary:
-        save_file(tensors, str(temporary), metadata=metadata)
+        try:
+            save_file(tensors, str(temporary), metadata=metadata)
+        except SafetensorError as error:  # tells the system's error as text only
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else None, str(error)) from error
 
 
 def load_model(path: Path, *, dtype: torch.dtype = torch.float32) -> Model:

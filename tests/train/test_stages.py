@@ -1,0 +1,48 @@
+"""The whole training side on a few steps: every stage runs, resumes, and can be published."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hummingbird_runtime.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    text = (ROOT / "train" / "recipes" / "shapes.toml").read_text("utf-8")
+    text = re.sub(r"^steps = \d+", "steps = 2", text, flags=re.M)
+    text = re.sub(r"cache_clips = \d+", "cache_clips = 4", text)
+    text = re.sub(r"^batch = \d+", "batch = 2", text, flags=re.M)
+    path = tmp_path / "recipe.toml"
+    path.write_text(re.sub(r"images_batch = \d+", "images_batch = 2", text), "utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_every_stage_trains_and_the_run_is_published(recipe: Path, tmp_path: Path) -> None:
+    run = ["--run", str(tmp_path / "run"), "--processes", "1", "-q"]
+    for stage in ("vae", "base", "guidance", "decoder"):
+        assert main(["train", stage, str(recipe), *run]) == 0
+    out = tmp_path / "shapes-test"
+    licence = ["--licence-file", str(ROOT / "LICENSE")]
+    assert main(["train", "publish", *run[:2], "-o", str(out), *licence]) == 0
+    assert {p.name for p in out.iterdir()} >= {"unet.safetensors", "build.json", "tokenizer"}
+
+
+def test_a_stage_out_of_order_is_refused_in_one_line(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--run", str(tmp_path / "run"), "--processes", "1", "-q"]
+    assert main(["train", "base", str(recipe), *run]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error[train.order]: ")
+
+
+def test_a_missing_recipe_is_refused_before_any_process_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "vae", str(tmp_path / "none.toml")]) == 3
+    assert "error[recipe.unreadable]" in capsys.readouterr().err
