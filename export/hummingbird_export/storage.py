@@ -35,18 +35,17 @@ def strip_origin(model: ir.Model, *, keep_shapes: bool = False) -> None:
     model.metadata_props.clear()
     graph.metadata_props.clear()
     kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
-    for value in (*graph.inputs, *graph.initializers.values()):
-        value.metadata_props.clear()
-        value.doc_string = None
+    values = [*graph.inputs, *graph.initializers.values()]
     for node in graph:
         node.metadata_props.clear()
         node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-            value.doc_string = None
-            if id(value) not in kept and not keep_shapes:
-                value.shape = None
-                value.type = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+        if id(value) not in kept and not keep_shapes:
+            value.shape = None
+            value.type = None
 
 
 def save_graph(

@@ -6,7 +6,6 @@ that ftfy would leave alone. Small worlds use ``unknown_words: drop``: only whol
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from hummingbird_runtime.bytepairs import (
     END_OF_WORD,
     Pair,
-    build_vocabulary,
     byte_alphabet,
     merge_word,
 )
@@ -28,10 +26,7 @@ from hummingbird_runtime.strict_json import parse_json, record
 from hummingbird_runtime.wordsplit import clean, has_letters, split_words
 
 # CLIP: ids 0..49405 are bytes and merges, then the two control tokens under Hugging Face's names
-CLIP_MERGES = 49152 - 256 - 2
 CLIP_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-# the published list takes 3 MB unpacked
-_MAX_LIST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -172,14 +167,6 @@ def parse_merges(data: bytes) -> list[Pair]:
             raise _invalid(f"merges.txt line {number} {line[:40]!r}", "two symbols and a space")
         merges.append((parts[0], parts[1]))
     return merges
-
-
-def read_clip_vocabulary(path: Path) -> tuple[dict[str, int], list[Pair]]:
-    """Vocabulary and merges from CLIP's published ``bpe_simple_vocab_16e6.txt.gz`` (49408 ids)."""
-    with gzip.open(path) as file:
-        lines = file.read(_MAX_LIST_BYTES).split(b"\n")
-    merges = parse_merges(b"\n".join(lines[1 : 1 + CLIP_MERGES]))
-    return build_vocabulary(merges, CLIP_SPECIAL), merges
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Torch and the runtime draw the same clip: one exported bundle per kind of guidance, many schedules."""
+"""Torch and the runtime draw the same clip: a bundle per kind of guidance, many schedules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from hummingbird_export.facts import complete_facts
 from hummingbird_export.package import WeightsLicence, export_bundle
 from hummingbird_export.random_models import TINY_FACTS, Preset, preset, random_networks

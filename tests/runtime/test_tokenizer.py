@@ -6,6 +6,7 @@ replaced by the identity, unlimited length.
 
 from __future__ import annotations
 
+import gzip
 import html
 import itertools
 import json
@@ -18,19 +19,19 @@ import tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hummingbird_runtime.bytepairs import byte_alphabet, merge_word
+from hummingbird_runtime.bytepairs import build_vocabulary, byte_alphabet, merge_word
 from hummingbird_runtime.errors import InputError
 from hummingbird_runtime.tokenizer import (
+    CLIP_SPECIAL,
     Tokenizer,
     TokenizerConfig,
     parse_merges,
-    read_clip_vocabulary,
     read_vocabulary,
 )
 from hummingbird_runtime.wordsplit import clean, split_words
 
 ROOT = Path(__file__).parents[2]
-CLIP = ROOT / "export/hummingbird_export/data/clip_bpe/bpe_simple_vocab_16e6.txt.gz"
+CLIP = ROOT / "export/hummingbird_export/data/clip_merges.txt.gz"
 HOSTILE = json.loads((Path(__file__).parent / "data" / "hostile_prompts.json").read_text("utf-8"))
 LETTERS = {character: byte for byte, character in byte_alphabet().items()}
 START, END = 49406, 49407
@@ -38,7 +39,8 @@ START, END = 49406, 49407
 
 @pytest.fixture(scope="module")
 def clip_parts() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    return read_clip_vocabulary(CLIP)
+    merges = parse_merges(gzip.decompress(CLIP.read_bytes()))
+    return build_vocabulary(merges, CLIP_SPECIAL), merges
 
 
 @pytest.fixture(scope="module")

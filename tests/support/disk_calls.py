@@ -1,7 +1,8 @@
 """Every system call by which Python code makes a file in a folder, watched one by one.
 
-The n-th can then be made to fail, or the process killed right before it. What a C library writes
-by itself (an encoder, safetensors) is not seen; limits on the file size or the disk reach that.
+The n-th can then be made to fail, or the process killed right before it. Removing files is not
+watched. What a C library writes by itself (an encoder, safetensors) is not seen either; limits on
+the file size or the disk reach that.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def watched(folder: Path, act: Act) -> Iterator[list[str]]:
         real = getattr(os, name)
 
         def call(*arguments, **options):
-            if name == "fsync" or inside(arguments[0]):
+            if name == "fsync" or (inside(arguments[0]) and "dir_fd" not in options):
                 reads = name == "open" and arguments[1] & (os.O_WRONLY | os.O_RDWR) == 0
                 step("open to read" if reads else name)
             return real(*arguments, **options)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tiny_bundle
 
+from hummingbird_runtime import TextToVideoPipeline
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.manifest import Tensor
 from hummingbird_runtime.session import SessionOptions
@@ -64,3 +65,10 @@ class FakeBackend:
         self.log.append(f"open {role}")
         function = self.functions[role]
         return FakeSession(self.log, role, lambda feeds: function(feeds), self.graphs[role])
+
+
+PROMPT = "a red ball moving left"
+
+
+def pipeline(path: Path, **functions: Callable[[Feeds], np.ndarray]) -> TextToVideoPipeline:
+    return TextToVideoPipeline.from_pretrained(path, backend=FakeBackend(**functions))

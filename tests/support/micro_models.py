@@ -8,7 +8,7 @@ from typing import Any
 
 from hummingbird_export.facts import complete_facts
 from hummingbird_export.package import WeightsLicence, export_bundle
-from hummingbird_export.random_models import random_networks, preset
+from hummingbird_export.random_models import preset, random_networks
 from hummingbird_runtime.manifest import ModelFacts
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_train.models.autoencoder import AutoencoderKL
@@ -27,9 +27,9 @@ def networks(*, guided: bool = True, seed: int = 0) -> Networks:
         tiny,
         unet=replace(
             tiny.unet,
-            model_channels=8,
-            num_head_channels=4,
-            norm_num_groups=4,
+            model_channels=4,
+            num_head_channels=2,
+            norm_num_groups=2,
             attention_resolutions=(2,),
             context_dim=8,
             time_cond_proj_dim=8 if guided else None,
@@ -38,7 +38,7 @@ def networks(*, guided: bool = True, seed: int = 0) -> Networks:
             tiny.vae,
             encoder_channels=8,
             encoder_res_blocks=1,
-            decoder_channels=8,
+            decoder_channels=4,
             decoder_res_blocks=1,
             scaling_factor=0.5,
         ),

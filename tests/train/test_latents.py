@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from hummingbird_runtime.errors import InputError
 from hummingbird_train.autoencoder import frames_to_tensor
 from hummingbird_train.latents import LatentCache, build_cache

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from hummingbird_runtime.cli import main
 
 ROOT = Path(__file__).parents[2]

@@ -91,7 +91,7 @@ def world_size() -> int:
 
 
 def average_gradients(parameters: Sequence[Tensor], flag: bool) -> bool:
-    """Average ``.grad`` over the ranks in one collective; tells whether any rank raised ``flag``."""
+    """Average ``.grad`` over the ranks in one collective; tells whether any rank raised a flag."""
     if world_size() == 1:
         return flag
     used = [p for p in parameters if p.grad is not None]

@@ -62,12 +62,13 @@ def _find(split: ir.Node) -> Match | None:
 def _check(match: Match) -> bool:
     width = match.weight.shape[-1]
     axis = match.split.attributes.get_int("axis", 0)
-    sizes = _initializer(match.split.inputs[1]) if len(match.split.inputs) > 1 else None
+    asked = match.split.inputs[1] if len(match.split.inputs) > 1 else None
+    sizes = _initializer(asked)
     return (
         match.weight.ndim == 2
         and match.bias.shape == (width,)
         and width % 2 == 0
-        and (sizes is None or sizes.tolist() == [width // 2, width // 2])
+        and (asked is None or (sizes is not None and sizes.tolist() == 2 * [width // 2]))
         and axis in (-1, _rank(match.split.inputs[0]) - 1)
         and len(match.add.outputs[0].uses()) == 1
         and len(match.matmul.outputs[0].uses()) == 1
