@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from torch import nn
 
 from hummingbird_export.passes.half_storage import store_weights_as_half
@@ -66,6 +67,7 @@ def compile_graph(
 
     def finish(source: Path) -> tuple[ir.Model, Parity]:
         model = ir.load(source)
+        LiftConstantsToInitializersPass()(model)
         check_portable(model, signature.role)
         check_signature(model, signature)
         split_linear_layers(model)
@@ -88,8 +90,9 @@ def compile_graph(
                 reason = str(error)
         if reason:
             model, parity = finish(source)
-        before, after = _count_nodes(source), len(model.graph)
-    note = f"not used: {reason}" if reason else f"onnxsim: {before} nodes to {after}"
+            note = f"not used: {reason}"
+        else:
+            note = f"onnxsim: {_count_nodes(source)} nodes to {_count_nodes(target)}"
     graph = Graph(
         path=f"{signature.role}/model.onnx",
         opset=OPSET,

@@ -39,7 +39,7 @@ def test_constant_parts_are_folded_and_the_source_stays(tmp_path: Path):
     target = tmp_path / "target.onnx"
     assert simplify_file(source, target) == ""
     assert source.read_bytes() == before
-    assert len(onnx.load(target).graph.node) == 1
+    assert "Add" not in {node.op_type for node in onnx.load(target).graph.node}
     x = np.array([[1.0, -2.0]], np.float32)
     run = onnxruntime.InferenceSession(str(target)).run
     np.testing.assert_array_equal(run(None, {"x": x})[0], 3 * x)

@@ -1,4 +1,4 @@
-"""The torch oracle itself: published trajectories, closed-form constants, the runtime's embedding."""
+"""The torch oracle: published trajectories, closed-form constants, the runtime's embedding."""
 
 from __future__ import annotations
 
