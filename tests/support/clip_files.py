@@ -25,7 +25,7 @@ class Writer:
     """The package without which it cannot be tested."""
 
 
-def clip(variant: int, frames: int = 3, side: int = 32) -> Video:
+def clip(variant: int, frames: int = 3, side: int = 16) -> Video:
     pixels = np.random.default_rng(variant).integers(0, 256, (frames, side, side, 3), np.uint8)
     return Video(pixels, 8, seed=variant, prompt="a red ball")
 
