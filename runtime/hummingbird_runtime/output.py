@@ -24,7 +24,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
         The resolved path of the file.
 
     Raises:
-        UsageError: ``output.exists`` or ``output.is_folder``.
+        UsageError: ``output.exists``, ``output.is_folder`` or ``output.not_a_file``.
         ResourceError: ``output.folder_missing``, ``output.permission``, ``output.name_too_long``.
     """
     target = resolve_output(path)
@@ -42,6 +42,12 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
         )
     if found is not None and not overwrite:
         raise existing_output(target)
+    if found is not None and not target.is_file():
+        raise UsageError(
+            "output.not_a_file",
+            f"output {target}: got a device, pipe or socket, expected a regular file",
+            hint="name a file; the clip is put in place by renaming and would replace it",
+        )
     check_parent(target)
     return target
 

@@ -272,3 +272,13 @@ def test_messages_are_one_line_and_name_the_file(tmp_path: Path) -> None:
     assert "clip.mp4" in str(error)
     assert "\n" not in str(error)
     assert "bytes free" in str(error)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError) as caught, atomic_file(pipe, overwrite=True):
+        pass
+    assert caught.value.code == "output.not_a_file"
+    assert pipe.is_fifo()

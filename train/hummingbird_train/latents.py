@@ -43,7 +43,8 @@ def build_cache(
     if (folder / "cache.json").exists() and _facts(folder) != facts:
         raise _stale(folder)
     if parallel.rank() == 0:
-        (folder / "cache.json").write_text(json.dumps(facts), encoding="utf-8")
+        with atomic_file(folder / "cache.json", overwrite=True) as temporary:
+            temporary.write_text(json.dumps(facts), encoding="utf-8")
     model = load_model(vae_path)
     assert isinstance(model, AutoencoderKL)
     for number in range(parallel.rank(), -(-clips // shard), parallel.world_size()):
