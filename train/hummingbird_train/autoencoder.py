@@ -20,9 +20,7 @@ from hummingbird_train.models.autoencoder import AutoencoderConfig, AutoencoderK
 from hummingbird_train.models.weights import save_model
 from hummingbird_train.recipe import Phase
 from hummingbird_train.world.render import render
-from hummingbird_train.world.scene import sample_scene
-
-WORLD_FRAMES = 26
+from hummingbird_train.world.scene import FRAMES, sample_scene
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class AutoencoderObjective:
     ) -> tuple[Tensor, dict[str, float]]:
         """Edge-weighted reconstruction loss of ``phase.batch`` frames."""
         scenes = [sample_scene(rng, tier=self.tier) for _ in range(phase.batch)]
-        frames = render(scenes, [int(rng.integers(WORLD_FRAMES))])[:, 0]
+        frames = render(scenes, [int(rng.integers(FRAMES))])[:, 0]
         target = frames_to_tensor(frames)
         mean, _ = self.model.encode(target)
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -24,9 +24,7 @@ from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 from hummingbird_train.recipe import Phase
 from hummingbird_train.world.grammar import caption
-from hummingbird_train.world.scene import Scene
-
-WORLD_FPS = 8
+from hummingbird_train.world.scene import FPS, Scene
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class BaseObjective:
             t,
             self.text(self.captioner.ids(scenes, rng)),
             timestep_cond=w,
-            fps=torch.full((count,), max(1, WORLD_FPS // phase.stride)),
+            fps=torch.full((count,), max(1, FPS // phase.stride)),
             frame_indices=torch.from_numpy(index),
             images=frames == 1,
         )

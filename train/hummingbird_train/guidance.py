@@ -18,7 +18,6 @@ from torch import Tensor
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_train.autoencoder import save_averaged
 from hummingbird_train.base import (
-    WORLD_FPS,
     Captioner,
     embedded_guidance,
     torch_generator,
@@ -29,6 +28,7 @@ from hummingbird_train.latents import LatentCache
 from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 from hummingbird_train.recipe import Phase
+from hummingbird_train.world.scene import FPS
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class GuidanceObjective:
         x_t = self.process.noised(x_0, eps, t)
         w = rng.uniform(self.config.lowest, self.config.highest, count)
         shared = {
-            "fps": torch.full((count,), max(1, WORLD_FPS // phase.stride)),
+            "fps": torch.full((count,), max(1, FPS // phase.stride)),
             "frame_indices": torch.from_numpy(index),
             "images": frames == 1,
         }

@@ -18,11 +18,11 @@ import torch
 from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.errors import InputError
 from hummingbird_train import parallel
-from hummingbird_train.autoencoder import WORLD_FRAMES, frames_to_tensor
+from hummingbird_train.autoencoder import frames_to_tensor
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.weights import load_model
 from hummingbird_train.world.render import render
-from hummingbird_train.world.scene import Scene, sample_scene
+from hummingbird_train.world.scene import FRAMES, Scene, sample_scene
 
 
 def scene_of(seed: int, index: int, tier: int) -> Scene:
@@ -86,7 +86,7 @@ def _digest(scenes: Sequence[Scene]) -> str:
 
 @torch.no_grad()
 def _encode(model: AutoencoderKL, scene: Scene) -> np.ndarray:
-    frames = render([scene], range(WORLD_FRAMES))[0]
+    frames = render([scene], range(FRAMES))[0]
     mean, _ = model.encode(frames_to_tensor(frames))
     return mean.numpy().astype(np.float16)  # (F, C, h, w)
 
@@ -125,7 +125,7 @@ class LatentCache:
             indices [count, frames], and the scenes.
         """
         clips = rng.integers(len(self), size=count)
-        starts = rng.integers(WORLD_FRAMES - (frames - 1) * stride, size=count)
+        starts = rng.integers(FRAMES - (frames - 1) * stride, size=count)
         index = starts[:, None] + np.arange(frames) * stride
         chosen = self.latents[clips[:, None], index].astype(np.float32) * self.scaling_factor
         latents = torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 2, 1, 3, 4)))

@@ -16,7 +16,7 @@ import torch
 from hummingbird_runtime.atomic import atomic_folder
 from hummingbird_runtime.facts import Choice, Frames, Guidance, ModelFacts, Side
 from hummingbird_train.autoencoder import frames_to_tensor
-from hummingbird_train.base import WORLD_FPS, world_schedule
+from hummingbird_train.base import world_schedule
 from hummingbird_train.latents import LatentCache
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
@@ -24,10 +24,8 @@ from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.models.weights import load_model, save_model
 from hummingbird_train.world.grammar import EXAMPLES, GRAMMAR
 from hummingbird_train.world.render import render
-from hummingbird_train.world.scene import WORLD_VERSION
+from hummingbird_train.world.scene import FPS, FRAMES, SIZE, WORLD_VERSION
 from hummingbird_train.world.tokenizer_files import write_tokenizer
-
-WORLD_FRAMES, WORLD_SIZE = 26, 64
 
 
 def publish(
@@ -103,16 +101,16 @@ def world_facts(
     w: float,
 ) -> ModelFacts:
     """What the tiny world's model may be asked for."""
-    side = Side(trained=WORLD_SIZE, default=WORLD_SIZE, multiple_of=size_multiple,
+    side = Side(trained=SIZE, default=SIZE, multiple_of=size_multiple,
                 allowed=(32, 128))  # fmt: skip
     return ModelFacts(
         latent_channels=latent_channels,
         vae_scale_factor=8,
-        frames=Frames(trained=WORLD_FRAMES, default=WORLD_FRAMES, allowed=(1, 104)),
+        frames=Frames(trained=FRAMES, default=FRAMES, allowed=(1, 104)),
         height=side,
         width=side,
-        fps_condition=Choice(default=WORLD_FPS, trained=(2, WORLD_FPS), allowed=(1, 60)),
-        playback_fps=WORLD_FPS,
+        fps_condition=Choice(default=FPS, trained=(2, FPS), allowed=(1, 60)),
+        playback_fps=FPS,
         guidance=Guidance(kind="embedded", default=w, trained=(1.0, 2.0), allowed=(1.0, 8.0)),
         timestep_cond_dim=timestep_cond_dim,
         num_inference_steps=Choice(default=steps, trained=(steps,), allowed=(1, 50)),
@@ -120,15 +118,15 @@ def world_facts(
         latent_rgb=latent_rgb(cache),
         vocabulary_examples=EXAMPLES,
         grammar=GRAMMAR,
-        decode_chunk=WORLD_FRAMES,
+        decode_chunk=FRAMES,
     )
 
 
 def latent_rgb(cache: LatentCache, clips: int = 60) -> tuple[tuple[float, ...], ...]:
     """Least-squares map from a scaled latent cell to its patch's mean colour: 3 rows of C + 1."""
     latents, colours = [], []
-    for i in range(clips):
-        frames = render([cache.scenes[i]], range(0, WORLD_FRAMES, 5))[0]
+    for i in range(min(clips, len(cache))):
+        frames = render([cache.scenes[i]], range(0, FRAMES, 5))[0]
         patches = torch.nn.functional.avg_pool2d(frames_to_tensor(frames), 8)
         colours.append(patches.permute(0, 2, 3, 1).reshape(-1, 3).numpy())
         z = cache.latents[i, ::5].astype(np.float32) * cache.scaling_factor
