@@ -12,21 +12,25 @@ import tempfile
 import venv
 from pathlib import Path
 
-LANES = {"video": ".[video]", "dev": ".[dev]"}
+LANES = {
+    "video": (".[video]",),
+    "dev": (".[dev]",),
+    "interop": (".[interop]", "pytest>=8", "hypothesis>=6.100"),
+}
 HERE = Path(__file__).resolve().parent
 
 
-def freeze(requirement: str) -> list[str]:
-    """Sorted ``name==version`` lines of a fresh environment holding ``requirement``."""
+def freeze(requirements: tuple[str, ...]) -> list[str]:
+    """Sorted ``name==version`` lines of a fresh environment holding ``requirements``."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         bin_folder = "Scripts" if sys.platform == "win32" else "bin"
         python = str(Path(folder) / bin_folder / "python")
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip>=24"], check=True)
-        if "dev" in requirement:  # the CPU build first: a plain range would bring CUDA libraries
+        if requirements != LANES["video"]:  # the CPU build first: a range would bring CUDA
             subprocess.run([*pip, "install", "--quiet", "torch==2.13.0"], check=True)
-        subprocess.run([*pip, "install", "--quiet", requirement], check=True, cwd=HERE.parent)
+        subprocess.run([*pip, "install", "--quiet", *requirements], check=True, cwd=HERE.parent)
         listed = subprocess.run(
             [*pip, "freeze", "--exclude", "hummingbird-edge"],
             check=True, capture_output=True, text=True,
@@ -37,9 +41,9 @@ def freeze(requirement: str) -> list[str]:
 
 def main() -> None:
     """Write one file per lane."""
-    for lane, requirement in LANES.items():
-        lines = [f"# Versions tested together for `{requirement}`; remade by `make lock`."]
-        (HERE / f"{lane}.txt").write_text("\n".join([*lines, *freeze(requirement), ""]))
+    for lane, requirements in LANES.items():
+        lines = [f"# Versions tested together for `{requirements[0]}`; remade by `make lock`."]
+        (HERE / f"{lane}.txt").write_text("\n".join([*lines, *freeze(requirements), ""]))
 
 
 if __name__ == "__main__":

@@ -19,22 +19,26 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from hummingbird_export.facts import complete_facts
+from hummingbird_export.facts import FixedSizes, complete_facts
 from hummingbird_export.package import WeightsLicence, export_bundle
-from hummingbird_export.precision import Precision
 from hummingbird_runtime.errors import InputError, UsageError
+from hummingbird_runtime.manifest import Precision
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.models.weights import load_model
 
 MAX_TEXT = 1 << 20
+
+PATHS = ("unet", "vae", "text", "tokenizer", "tiny_decoder")
+"""Entries of a recipe that are relative to it."""
 
 N = TypeVar("N")
 
@@ -58,7 +62,11 @@ class BuildPlan:
     licence_name: str | None = None
     licence_file: Path | None = None
     name: str | None = None
-    precision: str = "fp32"
+    precision: str | None = None
+    """None is the target's own."""
+    target: str = "portable"
+    tiny_decoder: Path | None = None
+    """Safetensors file of a small decoder, exported beside the full one."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def override(self, **changes: Any) -> BuildPlan:
@@ -74,7 +82,7 @@ def read_recipe(path: Path) -> BuildPlan:
     """
     table = read_table(path)
     licence = table.pop("licence", {})
-    known = {"unet", "vae", "text", "tokenizer", "name", "precision"}
+    known = {*PATHS, "name", "precision", "target"}
     tables = {"scheduler", "facts", "provenance"}
     wrong = sorted(
         key
@@ -89,8 +97,7 @@ def read_recipe(path: Path) -> BuildPlan:
             f"expected texts {sorted(known)}, tables {sorted(tables)} and licence = {{name, file}}",
             hint="see `hummingbird export build --help`",
         )
-    paths = {key: path.parent / table.pop(key) for key in ("unet", "vae", "text", "tokenizer")
-             if key in table}  # fmt: skip
+    paths = {key: path.parent / table.pop(key) for key in PATHS if key in table}
     file = licence.get("file")
     return BuildPlan(
         **paths,
@@ -116,13 +123,26 @@ def read_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def build(out: Path, plan: BuildPlan, *, overwrite: bool = False) -> Path:
+def build(
+    out: Path,
+    plan: BuildPlan,
+    *,
+    overwrite: bool = False,
+    sizes: FixedSizes | None = None,
+    vae_encoder: bool = False,
+    force_quality: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> Path:
     """Load what a plan names and export it.
 
     Args:
         out: bundle folder to make.
         plan: complete plan.
         overwrite: replace an existing folder.
+        sizes: the one clip size of a target of fixed sizes.
+        vae_encoder: also export the encoder.
+        force_quality: write the bundle even if the U-Net misses its quality gate.
+        note: told what is being done.
 
     Raises:
         UsageError: ``usage.arguments`` when the plan lacks something.
@@ -142,6 +162,10 @@ def build(out: Path, plan: BuildPlan, *, overwrite: bool = False) -> Path:
     vae = _load(vae_path, AutoencoderKL)
     text_encoder = _load(text_path, TextEncoder)
     weights = {"unet": unet_path, "vae": vae_path, "text_encoder": text_path}
+    tiny = None
+    if plan.tiny_decoder is not None:
+        tiny = _load(plan.tiny_decoder, TinyDecoder)
+        weights["vae_decoder_tiny"] = plan.tiny_decoder
     return export_bundle(
         out,
         unet=unet,
@@ -150,7 +174,13 @@ def build(out: Path, plan: BuildPlan, *, overwrite: bool = False) -> Path:
         tokenizer_folder=tokenizer,
         scheduler=scheduler,
         facts=complete_facts(table, unet=unet, vae=vae),
-        precision=check_precision(plan.precision),
+        target=plan.target,
+        precision=None if plan.precision is None else check_precision(plan.precision),
+        sizes=sizes,
+        tiny_decoder=tiny,
+        vae_encoder=vae_encoder,
+        force_quality=force_quality,
+        note=note,
         name=plan.name or out.name,
         licence=licence,
         provenance={
@@ -174,7 +204,7 @@ def check_precision(name: str) -> Precision:
     raise UsageError(
         "export.precision",
         f"precision, got {name!r}, expected one of {', '.join(get_args(Precision))}",
-        hint="fp16-storage halves the files and computes in float32",
+        hint="see `hummingbird export build --help`",
     )
 
 

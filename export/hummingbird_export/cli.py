@@ -8,11 +8,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hummingbird_runtime.cli.parser import Parser, number_in
 from hummingbird_runtime.errors import UsageError
 
-PRECISIONS = ("fp32", "fp16-storage")
+if TYPE_CHECKING:
+    from hummingbird_export.facts import FixedSizes
+
+PRECISIONS = ("fp32", "fp16-storage", "int8", "int8-dynamic", "mixed", "w8", "w4")
 PRESETS = ("tiny", "07b", "09b", "vc2")
 LARGEST_SEED = (1 << 60) - 1
 
@@ -25,13 +29,20 @@ USAGE = """\
 usage: hummingbird export VERB [options]     (hummingbird export VERB --help for its options)
 
 verbs:
-  build   checkpoints to a bundle: traced, simplified, verified against torch, packed
-  random  a bundle of random weights, to try the whole path without a checkpoint"""
+  build        checkpoints to a bundle: written, simplified, quantized, verified, packed
+  random       a bundle of random weights, to try the whole path without a checkpoint
+  coverage     which operators of a bundle each execution provider would leave to the CPU
+  sensitivity  how much each layer of a U-Net suffers from lower precision"""
 
 
 def main(argv: list[str]) -> int:
     """Run an export verb; returns the exit code. Typed errors pass through to the shell."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"build": _build, "random": _random}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "build": _build,
+        "random": _random,
+        "coverage": _coverage,
+        "sensitivity": _sensitivity,
+    }
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -63,6 +74,7 @@ def _build(arguments: list[str]) -> int:
     add("--licence", metavar="NAME", help="licence of the weights, for example Apache-2.0")
     add("--licence-file", type=Path, metavar="FILE", help="its text")
     add("--name", help="name of the model, default: the output folder's")
+    add("--tiny-decoder", type=Path, metavar="FILE", help="small decoder, safetensors, to add")
     _add_common(parser)
     parsed = parser.parse(arguments)
 
@@ -80,8 +92,20 @@ def _build(arguments: list[str]) -> int:
         licence_file=parsed.licence_file,
         name=parsed.name,
         precision=parsed.precision,
+        target=parsed.target,
+        tiny_decoder=parsed.tiny_decoder,
     )
-    return _timed(lambda: build(parsed.output, plan, overwrite=parsed.force))
+    return _timed(
+        lambda note: build(
+            parsed.output,
+            plan,
+            overwrite=parsed.force,
+            sizes=_sizes(parsed),
+            vae_encoder=parsed.vae_encoder,
+            force_quality=parsed.force_quality,
+            note=note,
+        )
+    )
 
 
 def _random(arguments: list[str]) -> int:
@@ -94,20 +118,21 @@ def _random(arguments: list[str]) -> int:
         "--config",
         choices=PRESETS,
         default="tiny",
-        help="shapes: tiny (default), Hummingbird 0.7B and 0.9B, VideoCrafter2; the large ones "
-        "need up to 30 GB of memory",
+        help="shapes: tiny (default), Hummingbird 0.7B and 0.9B, VideoCrafter2",
     )
+    add("--hard", action="store_true", help="weights with outliers, which quantize like real ones")
     add("--seed", type=number_in(0, LARGEST_SEED), default=0, help="of the weights, default 0")
     _add_common(parser)
     parsed = parser.parse(arguments)
 
     from hummingbird_export.facts import complete_facts
     from hummingbird_export.package import WeightsLicence, export_bundle
-    from hummingbird_export.random_models import preset, random_networks
+    from hummingbird_export.random_models import preset, random_networks, random_tiny_decoder
 
-    def make() -> Path:
+    def make(note: Callable[[str], None]) -> Path:
         shapes = preset(parsed.config)
-        unet, vae, text_encoder = random_networks(shapes, seed=parsed.seed)
+        note("drawing weights")
+        unet, vae, text_encoder = random_networks(shapes, seed=parsed.seed, hard=parsed.hard)
         with tempfile.TemporaryDirectory() as folder:
             return export_bundle(
                 parsed.output,
@@ -117,27 +142,78 @@ def _random(arguments: list[str]) -> int:
                 tokenizer_folder=shapes.write_tokenizer(Path(folder, "tokenizer")),
                 scheduler=shapes.scheduler,
                 facts=complete_facts(shapes.facts, unet=unet, vae=vae),
-                precision=parsed.precision or "fp32",
-                name=f"random-{parsed.config}",
+                target=parsed.target or "portable",
+                precision=parsed.precision,
+                sizes=_sizes(parsed),
+                tiny_decoder=random_tiny_decoder(shapes, seed=parsed.seed),
+                vae_encoder=parsed.vae_encoder,
+                force_quality=parsed.force_quality,
+                note=note,
+                name=f"random-{parsed.config}{'-hard' if parsed.hard else ''}",
                 licence=WeightsLicence("CC0-1.0", RANDOM_LICENCE),
-                provenance={"weights": f"random, seed {parsed.seed}"},
+                provenance={
+                    "weights": f"random{', hard' if parsed.hard else ''}, seed {parsed.seed}"
+                },
                 overwrite=parsed.force,
             )
 
     return _timed(make)
 
 
+def _coverage(arguments: list[str]) -> int:
+    from hummingbird_export.coverage import coverage_main
+
+    return coverage_main(arguments)
+
+
+def _sensitivity(arguments: list[str]) -> int:
+    from hummingbird_export.sensitivity_cli import sensitivity_main
+
+    return sensitivity_main(arguments)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder to make")
-    add("--precision", choices=PRECISIONS, help="of the stored weights, default fp32")
+    add("--target", metavar="NAME", help="kind of machine, default portable; see docs/targets.md")
+    add("--precision", choices=PRECISIONS, help="of the U-Net, default: the target's own")
+    sizes = "of the clips of a target of fixed sizes, default: the model's"
+    add("--num-frames", type=number_in(1, 104), metavar="F", help=f"frames {sizes}")
+    add("--height", type=number_in(8, 4096), metavar="H", help=f"height in pixels {sizes}")
+    add("--width", type=number_in(8, 4096), metavar="W", help=f"width in pixels {sizes}")
+    add("--vae-encoder", action="store_true", help="also export the encoder")
+    add(
+        "--force-quality",
+        action="store_true",
+        help="write the bundle even if the quantized U-Net misses its quality gate",
+    )
     add("--force", action="store_true", help="replace an existing folder")
 
 
-def _timed(make: Callable[[], Path]) -> int:
+def _sizes(parsed: argparse.Namespace) -> FixedSizes | None:
+    """The clip size asked for; all three or none."""
+    from hummingbird_export.facts import FixedSizes
+
+    given = (parsed.num_frames, parsed.height, parsed.width)
+    if given == (None, None, None):
+        return None
+    if None in given:
+        raise UsageError(
+            "usage.arguments",
+            "export: got some of --num-frames, --height and --width, expected all or none",
+            hint="give the size of the clips, for example --num-frames 26 --height 320 --width 512",
+        )
+    return FixedSizes(*given)
+
+
+def _timed(make: Callable[[Callable[[str], None]], Path]) -> int:
     start = time.perf_counter()
-    path = make()
+
+    def note(text: str) -> None:
+        print(f"{time.perf_counter() - start:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+    path = make(note)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    print(f"{size} bytes, {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    note(f"done, {size} bytes")
     print(path)
     return 0

@@ -7,6 +7,7 @@ defaults, example prompts. The runtime's ``ModelFacts`` is the result.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hummingbird_export.latent_rgb import fit_latent_rgb
@@ -43,6 +44,69 @@ def complete_facts(table: Mapping[str, Any], *, unet: VideoUNet, vae: Autoencode
     if "latent_rgb" not in facts:
         facts["latent_rgb"] = fit_latent_rgb(vae)
     return record(ModelFacts, facts, "facts")
+
+
+@dataclass(frozen=True)
+class FixedSizes:
+    """The one size of clips that a bundle for a target of fixed sizes draws."""
+
+    frames: int
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+
+    @classmethod
+    def default(cls, facts: ModelFacts) -> FixedSizes:
+        """The facts' own default."""
+        return cls(facts.frames.default, facts.height.default, facts.width.default)
+
+    def letters(self, facts: ModelFacts) -> dict[str, int]:
+        """The sizes of graphs by letter.
+
+        Raises:
+            InputError: ``export.size`` for a size that the model does not take.
+        """
+        for what, got, rule in (
+            ("frames", self.frames, facts.frames),
+            ("height", self.height, facts.height),
+            ("width", self.width, facts.width),
+        ):
+            multiple = getattr(rule, "multiple_of", 1)
+            low, high = rule.allowed
+            if got % multiple or not low <= got <= high:
+                raise InputError(
+                    "export.size",
+                    f"{what}, got {got}, expected a multiple of {multiple} from {low} to {high}",
+                    hint="the U-Net halves the latent, one cell per "
+                    f"{facts.vae_scale_factor} pixels, at every level",
+                )
+        cell = facts.vae_scale_factor
+        height, width = self.height // cell, self.width // cell
+        return {
+            **{"F": self.frames, "N": facts.decode_chunk, "h": height, "w": width},
+            **{"H": self.height, "W": self.width},
+        }
+
+
+def latent_size(facts: ModelFacts) -> tuple[int, int, int]:
+    """Frames, rows and columns of the default clip's latent."""
+    cell = facts.vae_scale_factor
+    return facts.frames.default, facts.height.default // cell, facts.width.default // cell
+
+
+def narrow(facts: ModelFacts, fixed: Mapping[str, int], *, fewest_frames: int) -> ModelFacts:
+    """Facts that allow only what graphs take: fixed sizes, or enough frames to cut in pieces."""
+    low, high = facts.frames.allowed
+    if not fixed:
+        return replace(facts, frames=replace(facts.frames, allowed=(max(low, fewest_frames), high)))
+    frames, height, width = fixed["F"], fixed["H"], fixed["W"]
+    return replace(
+        facts,
+        frames=replace(facts.frames, default=frames, allowed=(frames, frames)),
+        height=replace(facts.height, default=height, allowed=(height, height)),
+        width=replace(facts.width, default=width, allowed=(width, width)),
+    )
 
 
 def check_facts(

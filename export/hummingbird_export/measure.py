@@ -59,6 +59,8 @@ def _measure(path: Path, signature: Signature, facts: ModelFacts) -> dict[str, A
             "N": facts.decode_chunk,
             "h": facts.height.default // facts.vae_scale_factor,
             "w": facts.width.default // facts.vae_scale_factor,
+            "H": facts.height.default,
+            "W": facts.width.default,
         }
         sizes = {name: usual[name] for name in sizes}
     feeds = example_feeds(signature, sizes)

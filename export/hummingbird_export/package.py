@@ -10,29 +10,31 @@ import json
 import platform
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hummingbird_export.compile import CompiledGraph, compile_graph
-from hummingbird_export.facts import check_facts
+from hummingbird_export.compile import Job, count_operators
+from hummingbird_export.facts import FixedSizes, check_facts, latent_size, narrow
 from hummingbird_export.measure import measure_graphs
 from hummingbird_export.model_card import model_card
-from hummingbird_export.precision import Precision, round_to_half, rounding_error
+from hummingbird_export.networks import Network, Subject, compile_networks
+from hummingbird_export.precision import precision_plan
 from hummingbird_export.simplify import Simplifier
-from hummingbird_export.wrappers import Signature, decoder_graph, text_graph, unet_graph
+from hummingbird_export.targets import find_target
 from hummingbird_runtime import __version__
 from hummingbird_runtime.atomic import atomic_folder
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.errors import InputError, UsageError
 from hummingbird_runtime.integrity import file_entries, seal
-from hummingbird_runtime.manifest import MANIFEST, Graph, Licence, Manifest, ModelFacts
+from hummingbird_runtime.manifest import MANIFEST, Licence, Manifest, ModelFacts, Precision
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_runtime.tokenizer import Tokenizer, read_vocabulary
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -60,27 +62,40 @@ def export_bundle(
     facts: ModelFacts,
     name: str,
     licence: WeightsLicence,
-    precision: Precision = "fp32",
+    target: str = "portable",
+    precision: Precision | None = None,
+    sizes: FixedSizes | None = None,
+    tiny_decoder: TinyDecoder | None = None,
+    vae_encoder: bool = False,
+    force_quality: bool = False,
     provenance: Mapping[str, Any] | None = None,
     bundle_id: str | None = None,
     overwrite: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Export a model to a bundle folder.
 
     Args:
         out: the folder to make; its parent exists.
         unet: network in float32; left unchanged, as are the other two.
-        vae: autoencoder; only its decoder is exported.
+        vae: autoencoder; its decoder is exported, its encoder on demand.
         text_encoder: text tower.
         tokenizer_folder: holds vocab.json, merges.txt and tokenizer_config.json.
         scheduler: sampler and noise schedule.
-        facts: what a caller may ask of the model.
+        facts: what a caller may ask of the model; narrowed to what the target's graphs take.
         name: short name for people.
         licence: terms of the weights.
-        precision: ``fp16-storage`` halves the files; arithmetic is float32 in both.
+        target: name of the machine's kind, see ``targets.TARGETS``.
+        precision: of the U-Net, with what fits it for the other graphs (``precision.PLANS``);
+            None is the target's own.
+        sizes: the one clip size of a target of fixed sizes; None is the facts' default there.
+        tiny_decoder: a small decoder of the same latents, beside the full one.
+        vae_encoder: also export the encoder.
+        force_quality: write the bundle even if the U-Net misses its quality gate.
         provenance: JSON object on where the weights come from.
         bundle_id: UUID; None draws one.
         overwrite: replace an existing folder.
+        note: told what is being done.
 
     Returns:
         The folder.
@@ -89,10 +104,12 @@ def export_bundle(
         InputError: ``export.mismatch``, ``export.licence``, ``tokenizer.invalid``,
             ``checkpoint.half_range``.
         ExecutionError: ``export.trace``, ``export.not_portable``, ``export.signature``,
-            ``export.verify``.
-        UsageError, ResourceError: ``output.*``; ``output.not_a_bundle`` when overwriting would
-            delete something else.
+            ``export.verify``, ``export.calibration``, ``export.quality``.
+        UsageError, ResourceError: ``output.*``, ``export.target``, ``export.target_precision``;
+            ``output.not_a_bundle`` when overwriting would delete something else.
     """
+    chosen = find_target(target)
+    plan = precision_plan(chosen.check_precision(precision or chosen.default_precision))
     _check_replaceable(out, overwrite)
     check_facts(facts, unet=unet, vae=vae, text_encoder=text_encoder)
     _check_tokenizer(tokenizer_folder, text_encoder)
@@ -102,37 +119,63 @@ def export_bundle(
             "licence of the weights: got an empty name or text, expected both",
             hint="name the terms under which the weights may be used",
         )
+    size = latent_size(facts)
+    fixed = (sizes or FixedSizes.default(facts)).letters(facts) if chosen.static_sizes else {}
+    fewest = chosen.form_for(unet.config, size).fewest_frames
+    facts = narrow(facts, fixed, fewest_frames=fewest)
     identity = bundle_id or str(uuid.uuid4())
+    networks: dict[str, Network] = {"text_encoder": text_encoder, "unet": unet, "vae_decoder": vae}
+    if tiny_decoder is not None:
+        networks["vae_decoder_tiny"] = tiny_decoder
+    if vae_encoder:
+        networks["vae_encoder"] = vae
     with atomic_folder(out, overwrite=overwrite) as folder:
         with Simplifier() as simplifier:
-            compiled, errors = _compile_all(
-                folder, unet, vae, text_encoder, precision, identity, simplifier
+            job = Job(
+                bundle=folder,
+                target=chosen,
+                simplifier=simplifier,
+                identity=identity,
+                size=size,
+                fixed=fixed,
+                least={"F": fewest},
+                note=note,
             )
-        graphs = {role: _with_rounding(c.graph, errors[role]) for role, (c, _) in compiled.items()}
-        _write_json(folder / "unet" / "config.json", _config(unet))
-        _write_json(folder / "vae_decoder" / "config.json", _config(vae))
-        _write_json(folder / "text_encoder" / "config.json", _config(text_encoder))
+            subject = Subject(
+                facts=facts,
+                scheduler=scheduler,
+                tokenizer=Tokenizer.from_files(tokenizer_folder),
+                text_encoder=text_encoder,
+                force=force_quality,
+            )
+            compiled = compile_networks(job, networks, plan, subject)
+        for role, network in networks.items():
+            _write_json(folder / role / "config.json", _config(network))
         (folder / "tokenizer").mkdir()
         for file in TOKENIZER_FILES:
             shutil.copyfile(tokenizer_folder / file, folder / "tokenizer" / file)
         (folder / "scheduler").mkdir()
         _write_json(folder / "scheduler" / "scheduler_config.json", scheduler.to_json())
-        _write_json(folder / "model_index.json", _model_index())
+        _write_json(folder / "model_index.json", _model_index(networks))
+        note("measuring")
         _write_json(folder / "measurements.json", measure_graphs(compiled, facts))
         _write_text(folder / LICENCE_FILE, licence.text)
         draft: dict[str, Any] = {
             "bundle_id": identity,
             "name": name,
-            "graphs": graphs,
+            "graphs": {role: c.graph for role, (c, _) in compiled.items()},
             "model": facts,
             "licence": Licence(licence.name, LICENCE_FILE),
+            "target": chosen.name,
             "provenance": {
                 **(provenance or {}),
                 "tools": tool_versions(),
                 "simplification": {r: c.simplification for r, (c, _) in compiled.items()},
+                "operators": {r: count_operators(c.model) for r, (c, _) in compiled.items()},
             },
         }
         _write_text(folder / "README.md", model_card(**draft, scheduler=scheduler))
+        note("sealing and reading back")
         seal(folder, Manifest(**draft, files=file_entries(folder)))
         Bundle.open(folder)
     return out
@@ -147,48 +190,6 @@ def tool_versions() -> dict[str, str]:
         except PackageNotFoundError:  # onnxruntime has several distributions of one module
             found[package] = "unknown"
     return found
-
-
-def _compile_all(
-    folder: Path,
-    unet: VideoUNet,
-    vae: AutoencoderKL,
-    text_encoder: TextEncoder,
-    precision: Precision,
-    identity: str,
-    simplifier: Simplifier,
-) -> tuple[dict[str, tuple[CompiledGraph, Signature]], dict[str, float]]:
-    """Compile the graphs one after the other, so that one rounded copy is held at a time."""
-    compiled: dict[str, tuple[CompiledGraph, Signature]] = {}
-    errors: dict[str, float] = {}
-    tokens = text_encoder.config.max_length
-    for role, network in (("text_encoder", text_encoder), ("vae_decoder", vae), ("unet", unet)):
-        exact = round_to_half(network) if precision == "fp16-storage" else network
-        errors[role] = rounding_error(network, exact)
-        if isinstance(exact, VideoUNet):
-            module, signature = unet_graph(exact, tokens=tokens)
-        elif isinstance(exact, AutoencoderKL):
-            module, signature = decoder_graph(exact)
-        else:
-            module, signature = text_graph(exact)
-        metadata = {"hummingbird.bundle_id": identity, "hummingbird.role": role}
-        graph = compile_graph(
-            module,
-            signature,
-            folder,
-            simplifier=simplifier,
-            precision=precision,
-            metadata=metadata,
-        )
-        compiled[role] = (graph, signature)
-    return compiled, errors
-
-
-def _with_rounding(graph: Graph, error: float) -> Graph:
-    if graph.precision == "fp32":
-        return graph
-    parity = {**graph.parity, "weights_relative_l2": error}
-    return Graph(**{**graph.__dict__, "parity": parity})
 
 
 def _check_replaceable(out: Path, overwrite: bool) -> None:
@@ -216,21 +217,19 @@ def _check_tokenizer(folder: Path, text_encoder: TextEncoder) -> None:
         )
 
 
-def _config(network: VideoUNet | AutoencoderKL | TextEncoder) -> dict[str, Any]:
+def _config(network: Network) -> dict[str, Any]:
     return {"_class_name": type(network).__name__, **network.config.to_json()}
 
 
-def _model_index() -> dict[str, Any]:
+def _model_index(roles: Iterable[str]) -> dict[str, Any]:
     graph = ["onnxruntime", "InferenceSession"]
     return {
         "_class_name": "TextToVideoPipeline",
         "_library": "hummingbird_runtime",
         "_hummingbird_version": __version__,
         "scheduler": ["hummingbird_runtime.schedule", "SchedulerConfig"],
-        "text_encoder": graph,
         "tokenizer": ["hummingbird_runtime.tokenizer", "Tokenizer"],
-        "unet": graph,
-        "vae_decoder": graph,
+        **dict.fromkeys(roles, graph),
     }
 
 

@@ -7,17 +7,35 @@ the very weights that it holds.
 from __future__ import annotations
 
 import copy
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from hummingbird_export.passes.half_storage import MIN_ELEMENTS
 from hummingbird_runtime.errors import InputError
-
-Precision = Literal["fp32", "fp16-storage"]
+from hummingbird_runtime.manifest import Precision
 
 M = TypeVar("M", bound=nn.Module)
+
+_HALF: Precision = "fp16-storage"
+
+PLANS: dict[Precision, dict[str, Precision]] = {
+    "fp32": dict.fromkeys(("unet", "text_encoder", "vae_decoder"), "fp32"),
+    _HALF: dict.fromkeys(("unet", "text_encoder", "vae_decoder"), _HALF),
+    "int8": {"unet": "int8", "text_encoder": "w8", "vae_decoder": "int8"},
+    "int8-dynamic": {"unet": "int8-dynamic", "text_encoder": "w8", "vae_decoder": _HALF},
+    "w8": {"unet": "w8", "text_encoder": "w8", "vae_decoder": _HALF},
+    "mixed": {"unet": "mixed", "text_encoder": "w4", "vae_decoder": "int8"},
+    "w4": {"unet": "w4", "text_encoder": "w4", "vae_decoder": _HALF},
+}
+"""Precision of a bundle -> of its graphs. Others (small decoder, encoder) are at most halved."""
+
+
+def precision_plan(precision: Precision) -> dict[str, Precision]:
+    """Precision of each graph, by role."""
+    rest: Precision = "fp32" if precision == "fp32" else _HALF
+    return {**PLANS[precision], "vae_decoder_tiny": rest, "vae_encoder": rest}
 
 
 def round_to_half(model: M, *, min_elements: int = MIN_ELEMENTS) -> M:

@@ -11,11 +11,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import onnx_ir as ir
+
 from hummingbird_runtime.errors import ResourceError
+
+LARGE = 64 * 1024
+"""Bytes from which a weight is no matter of the simplifier's."""
 
 
 class Simplifier:
@@ -92,6 +98,56 @@ class Simplifier:
         child.kill()  # it holds nothing that needs saving
         child.wait()
         child.stdout.close()
+
+
+def simplify_graph(
+    model: ir.Model, work: Path, simplifier: Simplifier
+) -> tuple[ir.Model | None, str]:
+    """Simplify a model whose large weights stay out of the simplifier's sight and memory.
+
+    Args:
+        model: large initializers are taken out for the while and put back.
+        work: folder for the files that pass between the processes.
+        simplifier: running child process.
+
+    Returns:
+        The simplified model and what was done, or None and why not.
+    """
+    source, target = work / "traced.onnx", work / "simple.onnx"
+    graph = model.graph
+    large = {
+        name: value
+        for name, value in graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes >= LARGE
+    }
+    kept = list(graph.inputs)
+    _detach(graph, large)
+    ir.save(model, source)
+    _attach(graph, large, kept)
+    reason = simplifier.run(source, target)
+    if reason:
+        return None, reason
+    simple = ir.load(target)
+    found = {value.name: value for value in simple.graph.inputs}
+    for name, value in large.items():
+        if name in found:
+            found[name].const_value = value.const_value
+    names = [value.name for value in kept]
+    simple_large = {name: found[name] for name in large if name in found}
+    _attach(simple.graph, simple_large, [found[name] for name in names])
+    return simple, f"onnxsim: {len(graph)} nodes to {len(simple.graph)}"
+
+
+def _detach(graph: ir.Graph, large: Mapping[str, ir.Value]) -> None:
+    for name, value in large.items():
+        del graph.initializers[name]
+        graph.inputs.append(value)
+
+
+def _attach(graph: ir.Graph, large: Mapping[str, ir.Value], inputs: Sequence[ir.Value]) -> None:
+    graph.inputs[:] = list(inputs)
+    for value in large.values():
+        graph.register_initializer(value)
 
 
 def simplify_file(source: Path, target: Path) -> str:

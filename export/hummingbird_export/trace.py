@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,9 @@ from hummingbird_runtime.manifest import Tensor as TensorSpec
 from hummingbird_runtime.operators import ALLOWED_OPERATORS
 
 OPSET = 18
+
+STANDARD = frozenset(op for op in ALLOWED_OPERATORS if op.startswith("ai.onnx:"))
+"""Operators of the ONNX standard that the runtime takes."""
 
 
 def trace(module: nn.Module, signature: Signature) -> ir.Model:
@@ -84,14 +87,22 @@ def check_portable(model: ir.Model, role: str) -> None:
     Raises:
         ExecutionError: ``export.not_portable``.
     """
-    found = operators(model)
-    bad = [op for op in found if op not in ALLOWED_OPERATORS or not op.startswith("ai.onnx:")]
+    check_allowed(model, role, STANDARD)
+
+
+def check_allowed(model: ir.Model, role: str, allowed: Collection[str]) -> None:
+    """Refuse operators that a target does not take, and another opset than ``OPSET``.
+
+    Raises:
+        ExecutionError: ``export.not_portable``.
+    """
+    bad = [op for op in operators(model) if op not in allowed]
     opset = model.opset_imports.get("")
     if bad or opset != OPSET:
         raise ExecutionError(
             "export.not_portable",
             f"graph {role}: got operators {bad} at opset {opset}, "
-            f"expected standard operators that the runtime takes, at opset {OPSET}",
+            f"expected only those of the target, at opset {OPSET}",
             hint="change the model's forward so that it needs none of them",
         )
 

@@ -6,7 +6,7 @@ random inputs. It checks the file, not an object in memory: what is verified is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,9 @@ from torch import nn
 
 from hummingbird_export.wrappers import Feeds, Signature, example_feeds, run_module
 from hummingbird_runtime.errors import ExecutionError
+from hummingbird_runtime.manifest import SessionSettings
+from hummingbird_runtime.native_options import native_options
+from hummingbird_runtime.session_options import SessionOptions
 
 TOLERANCE = 1e-4
 """Largest relative L2 error of a float32 graph. Correct graphs measure about 2e-6 (order of sums),
@@ -25,6 +28,16 @@ wrong ones far above: a halved weight anywhere, a swapped GEGLU or a norm over t
 
 CASES = 5
 """Sizes and inputs that each graph is run on."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of a graph and what the torch module makes of them."""
+
+    name: str
+    """Its sizes, for messages."""
+    feeds: Feeds
+    reference: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -68,26 +81,57 @@ def verify_graph(
             gives values that are not finite, or misses the tolerance.
     """
     session = open_session(path, signature.role)
-    parity = Parity(0.0, 0.0, 0)
-    for seed, case in enumerate(sizes or standard_cases(signature)):
+    return compare_graph(
+        lambda feeds: run_session(session, feeds, signature.role)[0],
+        torch_cases(module, signature, sizes or standard_cases(signature)),
+        signature.role,
+        tolerance=tolerance,
+    )
+
+
+def torch_cases(
+    module: nn.Module, signature: Signature, sizes: Sequence[Mapping[str, int]]
+) -> Iterator[Case]:
+    """Random inputs of given sizes and what the torch module makes of them."""
+    for seed, case in enumerate(sizes):
         feeds = example_feeds(signature, case, seed=seed)
         if "timestep" in feeds:  # the ends of the schedule, then values between
             fixed = (999, 0, 519, 1)
             last = signature.bounds["timestep"] - 1
             feeds["timestep"] = np.array(min(fixed[seed % len(fixed)], last), np.int64)
-        want = run_module(module, feeds)
-        got = run_session(session, feeds, signature.role)
-        for one, reference in zip(got, want, strict=True):
-            error = _compare(one, reference, signature.role, case)
-            parity = Parity(
-                max(parity.relative_l2, error),
-                max(parity.max_abs, float(np.abs(one - reference).max())),
-                seed + 1,
-            )
-    if parity.relative_l2 > tolerance:
+        yield Case(str(dict(case)), feeds, run_module(module, feeds)[0])
+
+
+def compare_graph(
+    run: Callable[[Feeds], NDArray[np.float32]],
+    cases: Iterable[Case],
+    role: str,
+    *,
+    tolerance: float = TOLERANCE,
+) -> Parity:
+    """Run a graph on cases and compare with their references.
+
+    Args:
+        run: the graph as a function of its inputs.
+        cases: inputs and what must come out.
+        role: name of the graph in messages.
+        tolerance: largest allowed relative L2 error.
+
+    Raises:
+        ExecutionError: ``export.verify``, as ``verify_graph``.
+    """
+    parity = Parity(0.0, 0.0, 0)
+    for case in cases:
+        got = run(case.feeds)
+        error = _compare(got, case.reference, role, case.name)
+        largest = float(np.abs(got - case.reference).max())
+        parity = Parity(
+            max(parity.relative_l2, error), max(parity.max_abs, largest), parity.cases + 1
+        )
+    if not parity.relative_l2 <= tolerance:
         raise ExecutionError(
             "export.verify",
-            f"graph {signature.role}: relative L2 error against torch, got "
+            f"graph {role}: relative L2 error against torch, got "
             f"{parity.relative_l2:.2e}, expected at most {tolerance:.0e}",
             hint="the graph file does not compute what the torch module computes; do not ship it",
         )
@@ -105,19 +149,26 @@ def standard_cases(signature: Signature) -> list[dict[str, int]]:
 
 def _sizes(axis: str) -> Iterator[int]:
     yield from {"F": (5, 1, 2, 9, 3), "N": (2, 1, 3, 5, 1)}.get(axis, ())
-    yield from {"h": (3, 1, 2, 4, 2), "w": (2, 1, 4, 4, 3)}.get(axis, ())
+    yield from {"h": (3, 1, 2, 4, 2), "w": (2, 1, 4, 4, 3)}.get(axis.lower(), ())
 
 
-def open_session(path: Path, role: str) -> onnxruntime.InferenceSession:
-    """A CPU session on a graph file.
+def open_session(
+    path: Path, role: str, settings: SessionSettings | None = None
+) -> onnxruntime.InferenceSession:
+    """A CPU session on a graph file, with the settings that the runtime would give it.
 
     Raises:
         ExecutionError: ``export.verify`` when ONNX Runtime refuses the file.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    asked = SessionOptions(settings=settings or SessionSettings())
+    options, _ = native_options(onnxruntime, asked)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(asked.settings.disabled_optimizers),
+        )
     except Exception as error:  # ONNX Runtime's classes share no narrower base
         raise _broken(role, error) from error
 
@@ -144,13 +195,13 @@ def relative_l2(got: NDArray[np.float32], want: NDArray[np.float32]) -> float:
 
 
 def _compare(
-    got: NDArray[np.float32], want: NDArray[np.float32], role: str, case: Mapping[str, int]
+    got: NDArray[np.float32], want: NDArray[np.float32], role: str, case: str
 ) -> float:
     if got.shape != want.shape or not np.isfinite(got).all() or not np.isfinite(want).all():
         finite = "finite" if np.isfinite(got).all() else "not finite"
         raise ExecutionError(
             "export.verify",
-            f"graph {role} at {dict(case)}: got shape {list(got.shape)}, {finite}, "
+            f"graph {role} at {case}: got shape {list(got.shape)}, {finite}, "
             f"expected {list(want.shape)}, finite",
             hint="look for a size fixed by the forward, or weights that overflow",
         )

@@ -1,4 +1,4 @@
-"""The three graphs of a bundle as torch modules with named inputs, and the signature of each.
+"""The graphs of a bundle as torch modules with named inputs, and the signature of each.
 
 A wrapper only renames: what a graph computes is decided by the model's own ``forward``. Names and
 meaning are the bundle's contract; sizes in letters are chosen at run time.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hummingbird_runtime.manifest import Tensor as TensorSpec
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
 
 Feeds = dict[str, NDArray[np.float32] | NDArray[np.int64]]
@@ -37,7 +38,7 @@ class Signature:
     """Inputs, outputs and free sizes of one graph."""
 
     role: str
-    """Key in the manifest: ``unet``, ``vae_decoder``, ``text_encoder``."""
+    """Key in the manifest: ``unet``, ``vae_decoder``, ``vae_decoder_tiny``, ``text_encoder``."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     axes: Mapping[str, Axis] = field(default_factory=dict)
@@ -93,6 +94,31 @@ class DecoderGraph(nn.Module):
         return out
 
 
+class TinyDecoderGraph(nn.Module):
+    """latent_sample (already divided by the scaling factor) -> sample."""
+
+    def __init__(self, decoder: TinyDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent_sample: Tensor) -> Tensor:
+        out: Tensor = self.decoder(latent_sample)
+        return out
+
+
+class EncoderGraph(nn.Module):
+    """sample in [-1, 1] -> latent_sample: the posterior's mean, not scaled for the U-Net."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, sample: Tensor) -> Tensor:
+        mean, _ = self.vae.encode(sample)
+        out: Tensor = mean
+        return out
+
+
 class TextGraph(nn.Module):
     """input_ids -> last_hidden_state."""
 
@@ -136,13 +162,37 @@ def unet_graph(unet: VideoUNet, *, tokens: int) -> tuple[nn.Module, Signature]:
 def decoder_graph(vae: AutoencoderKL) -> tuple[nn.Module, Signature]:
     """The decoder's graph: a chunk of N frames, each on its own."""
     config = vae.config
-    signature = Signature(
-        role="vae_decoder",
-        inputs=(TensorSpec("latent_sample", "float32", ("N", config.latent_channels, "h", "w")),),
-        outputs=(TensorSpec("sample", "float32", ("N", config.in_channels, "H", "W")),),
+    signature = _decoder_signature("vae_decoder", config.latent_channels, config.in_channels)
+    return DecoderGraph(vae).eval(), signature
+
+
+def tiny_decoder_graph(decoder: TinyDecoder) -> tuple[nn.Module, Signature]:
+    """The tiny decoder's graph: names and sizes are the full one's."""
+    config = decoder.config
+    signature = _decoder_signature("vae_decoder_tiny", config.latent_channels, config.out_channels)
+    return TinyDecoderGraph(decoder).eval(), signature
+
+
+def _decoder_signature(role: str, latent_channels: int, channels: int) -> Signature:
+    return Signature(
+        role=role,
+        inputs=(TensorSpec("latent_sample", "float32", ("N", latent_channels, "h", "w")),),
+        outputs=(TensorSpec("sample", "float32", ("N", channels, "H", "W")),),
         axes={"N": Axis(largest=104), "h": Axis(largest=512), "w": Axis(largest=512)},
     )
-    return DecoderGraph(vae).eval(), signature
+
+
+def encoder_graph(vae: AutoencoderKL) -> tuple[nn.Module, Signature]:
+    """The encoder's graph: N images, each on its own."""
+    config = vae.config
+    side = Axis(largest=4096, multiple_of=config.downscale)
+    signature = Signature(
+        role="vae_encoder",
+        inputs=(TensorSpec("sample", "float32", ("N", config.in_channels, "H", "W")),),
+        outputs=(TensorSpec("latent_sample", "float32", ("N", config.latent_channels, "h", "w")),),
+        axes={"N": Axis(largest=104), "H": side, "W": side},
+    )
+    return EncoderGraph(vae).eval(), signature
 
 
 def text_graph(text_encoder: TextEncoder) -> tuple[nn.Module, Signature]:

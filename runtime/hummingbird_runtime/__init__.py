@@ -22,6 +22,7 @@ _HOMES = {
     "SchedulerConfig": "schedule",
     "SessionBackend": "session",
     "SessionOptions": "session",
+    "SessionSettings": "session_settings",
     "TextToVideoPipeline": "pipeline",
     "TimeLimitError": "errors",
     "UsageError": "errors",
@@ -41,6 +42,7 @@ __all__ = [
     "SchedulerConfig",
     "SessionBackend",
     "SessionOptions",
+    "SessionSettings",
     "TextToVideoPipeline",
     "TimeLimitError",
     "UsageError",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from hummingbird_runtime.pipeline import TextToVideoPipeline
     from hummingbird_runtime.schedule import SchedulerConfig
     from hummingbird_runtime.session import SessionBackend, SessionOptions
+    from hummingbird_runtime.session_settings import SessionSettings
     from hummingbird_runtime.video import Video
 
 

@@ -80,7 +80,7 @@ class Bundle:
             IntegrityError: ``bundle.changed``.
         """
         path = self.graph(role).path
-        self._check_unchanged(path.rpartition("/")[0] + "/" if "/" in path else "")
+        self.check_unchanged(path.rpartition("/")[0] + "/" if "/" in path else "")
         return self.root / path
 
     def folder(self, name: str) -> Path:
@@ -89,10 +89,19 @@ class Bundle:
         Raises:
             IntegrityError: ``bundle.changed``.
         """
-        self._check_unchanged(name + "/")
+        self.check_unchanged(name + "/")
         return self.root / name
 
-    def _check_unchanged(self, prefix: str) -> None:
+    def check_unchanged(self, prefix: str) -> None:
+        """Refuse a file that changed since it was verified.
+
+        Args:
+            prefix: of the paths that are looked at; a whole path is one file.
+
+        Raises:
+            IntegrityError: ``bundle.changed``.
+            ResourceError: ``bundle.unreadable``.
+        """
         for path, identity in self.identities.items():
             if path.startswith(prefix):
                 try:

@@ -19,6 +19,7 @@ def decode_chunks(
     *,
     scaling_factor: float,
     chunk: int,
+    whole: bool = False,
 ) -> Iterator[tuple[int, Pixels]]:
     """Yield (index of the first frame, float32 [n, H, W, 3] in about [-1, 1]) in frame order.
 
@@ -27,11 +28,15 @@ def decode_chunks(
         latents: float32 [1, C, F, h, w], scaled for the U-Net; divided by ``scaling_factor`` here.
         scaling_factor: U-Net latents = this times VAE latents.
         chunk: frames per call of ``decode``, at least 1.
+        whole: ``decode`` takes exactly ``chunk`` frames: the last ones are repeated to fill up.
     """
     frames = latents[0].transpose(1, 0, 2, 3)  # (f, c, h, w)
     for start in range(0, frames.shape[0], chunk):
         part = np.ascontiguousarray(frames[start : start + chunk] * np.float32(1 / scaling_factor))
-        yield start, decode(part).transpose(0, 2, 3, 1)  # (n, h, w, 3)
+        count = len(part)
+        if whole and count < chunk:
+            part = np.concatenate([part, np.repeat(part[-1:], chunk - count, axis=0)])
+        yield start, decode(part)[:count].transpose(0, 2, 3, 1)  # (n, h, w, 3)
 
 
 def to_unit(pixels: Pixels) -> Pixels:

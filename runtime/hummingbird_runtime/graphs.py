@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import ExecutionError, UsageError
-from hummingbird_runtime.manifest import REQUIRED_ROLES
+from hummingbird_runtime.manifest import DECODERS, REQUIRED_ROLES
 from hummingbird_runtime.session import Session, SessionBackend, SessionOptions
 from hummingbird_runtime.signature import check_signature
+
+if TYPE_CHECKING:
+    from hummingbird_runtime.adapters import Style
 
 
 class Graph:
@@ -35,7 +38,7 @@ class Graph:
         self._role = role
         self._session = session
         self._cancel = cancel
-        self._dtypes = {tensor.name: tensor.dtype for tensor in session.inputs}
+        self._inputs = {tensor.name: tensor for tensor in session.inputs}
 
     def __call__(self, what: str, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's one output as float32.
@@ -49,12 +52,20 @@ class Graph:
             ExecutionError: ``numeric.non_finite`` when the output holds NaN or infinities.
         """
         self._cancel.raise_if_cancelled()
-        typed = {k: np.asarray(v, self._dtypes.get(k, v.dtype)) for k, v in feeds.items()}
+        typed = {
+            name: np.asarray(array, self._inputs[name].dtype if name in self._inputs else None)
+            for name, array in feeds.items()
+        }
         outputs = self._session.run(typed, cancel=self._cancel)
         self._cancel.raise_if_cancelled()
         output = np.asarray(outputs[self._session.outputs[0].name], np.float32)
         require_finite(f"{what} ({self._role})", output)
         return output
+
+    def fixed_first_size(self, name: str) -> bool:
+        """Whether an input takes one length only along its first axis."""
+        dims = self._inputs[name].dims if name in self._inputs else ()
+        return bool(dims) and isinstance(dims[0], int)
 
 
 class GraphPool:
@@ -65,6 +76,7 @@ class GraphPool:
         backend: opens graph files.
         options: providers and threads.
         low_memory: open a graph when its stage starts and close it when the stage ends.
+        style: merged into its graph whenever that is opened.
     """
 
     def __init__(
@@ -74,11 +86,13 @@ class GraphPool:
         options: SessionOptions,
         *,
         low_memory: bool = False,
+        style: Style | None = None,
     ) -> None:
         self._bundle = bundle
         self._backend = backend
         self._options = options
         self._low_memory = low_memory
+        self._style = style
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -92,7 +106,7 @@ class GraphPool:
         """Open the graphs that every run needs, unless they are to be opened stage by stage."""
         if not self._low_memory:
             try:
-                for role in REQUIRED_ROLES:
+                for role in self._needed_always():
                     self._session(role)
             except BaseException:
                 self.close()
@@ -118,6 +132,11 @@ class GraphPool:
         for session in sessions:
             session.close()
 
+    def _needed_always(self) -> tuple[str, ...]:
+        """With two decoders, which of them a run needs is its own choice."""
+        decoders = [role for role in DECODERS.values() if role in self._bundle.manifest.graphs]
+        return (*REQUIRED_ROLES, *(decoders if len(decoders) == 1 else ()))
+
     def _session(self, role: str) -> Session:
         with self._lock:
             if self._closed:
@@ -125,9 +144,13 @@ class GraphPool:
                     "runtime.closed", "the pipeline is closed already", hint="open a new one"
                 )
             if role not in self._open:
-                session = self._backend.open(self._bundle.path(role), self._options)
+                entry = self._bundle.graph(role)
+                path = self._bundle.path(role)  # refuses files that changed
+                style = self._style if self._style and self._style.role == role else None
+                options = self._options.for_graph(entry.session, style.merged() if style else {})
+                session = self._backend.open(path, options)
                 try:
-                    check_signature(session, self._bundle.graph(role), role)
+                    check_signature(session, entry, role)
                 except BaseException:
                     session.close()
                     raise

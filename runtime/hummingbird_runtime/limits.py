@@ -13,8 +13,8 @@ from hummingbird_runtime.arguments import prompt_text, real_number, whole_number
 from hummingbird_runtime.errors import InputError, UsageError
 from hummingbird_runtime.events import Warning
 from hummingbird_runtime.facts import Choice, Frames, ModelFacts, Side
+from hummingbird_runtime.manifest import DECODERS
 
-DECODER_ROLES = {"full": "vae_decoder", "tiny": "vae_decoder_tiny"}
 OUTPUT_TYPES = ("video", "np", "latent")
 
 
@@ -26,9 +26,10 @@ def check_range(code: str, name: str, value: float, allowed: Sequence[float]) ->
     """
     low, high = allowed
     if not low <= value <= high:
+        expected = f"{low} to {high}" if low != high else f"{low}, the only one of this bundle"
         raise InputError(
             code,
-            f"{name}, got {value}, expected {low} to {high}",
+            f"{name}, got {value}, expected {expected}",
             hint=f"the nearest allowed value is {min(max(value, low), high)}",
         )
 
@@ -47,11 +48,13 @@ def side_length(name: str, value: object, side: Side, warnings: list[Warning]) -
     length = side.default if value is None else whole_number(name, value)
     low, high = side.allowed
     if not low <= length <= high or length % side.multiple_of:
-        nearest = nearest_side(length, side)
+        expected = f"a multiple of {side.multiple_of} from {low} to {high}"
+        if low == high:
+            expected = f"{low}, the only one of this bundle"
         raise InputError(
             "request.size",
-            f"{name}, got {length}, expected a multiple of {side.multiple_of} from {low} to {high}",
-            hint=f"the nearest legal value is {nearest}",
+            f"{name}, got {length}, expected {expected}",
+            hint=f"the nearest legal value is {nearest_side(length, side)}",
         )
     if length != side.trained:
         warnings.append(_untrained(name, length, side.trained))
@@ -111,18 +114,29 @@ def negative_prompt(value: object, facts: ModelFacts) -> str:
 
 
 def decoder_role(value: object, roles: Collection[str]) -> str:
-    """The graph that decodes: ``full`` (default) or ``tiny``; ``request.decoder``."""
-    name = "full" if value is None else value
+    """The graph that decodes: ``full`` or ``tiny``; by default full where the bundle has it.
+
+    Raises:
+        InputError: ``request.decoder`` for another name, ``bundle.no_such_graph`` for a decoder
+            that the bundle does not have.
+    """
+    available = [name for name, role in DECODERS.items() if role in roles]
+    name = available[0] if value is None else value
     if not isinstance(name, str):
         raise wrong_type("decoder", value, "a str")
-    available = [known for known, role in DECODER_ROLES.items() if role in roles]
-    if name not in available:
+    if name not in DECODERS:
         raise InputError(
             "request.decoder",
-            f"decoder, got {name!r}, this bundle has {', '.join(available)}",
-            hint="choose one of these or leave it out",
+            f"decoder, got {name!r:.60}, expected one of {', '.join(DECODERS)}",
+            hint=f"this bundle has {', '.join(available)}",
         )
-    return DECODER_ROLES[name]
+    if name not in available:
+        raise InputError(
+            "bundle.no_such_graph",
+            f"decoder, got {name!r}, expected what this bundle has: {', '.join(available)}",
+            hint="leave it out or use another bundle",
+        )
+    return DECODERS[name]
 
 
 def one_of(code: str, name: str, value: object, known: Collection[str]) -> str:

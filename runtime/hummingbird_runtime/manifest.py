@@ -12,13 +12,25 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from hummingbird_runtime.errors import InputError, IntegrityError
+from hummingbird_runtime.errors import InputError
 from hummingbird_runtime.facts import Choice, Frames, Guidance, ModelFacts, Side
+from hummingbird_runtime.fixed_sizes import check_fixed_sizes
+from hummingbird_runtime.manifest_entries import (
+    Adapter,
+    FileEntry,
+    Graph,
+    Licence,
+    Precision,
+    Tensor,
+    check_relative_path,
+)
+from hummingbird_runtime.session_settings import SessionSettings
 from hummingbird_runtime.strict_json import fail, parse_json, record
 
 __all__ = [
+    "Adapter",
     "Choice",
     "FileEntry",
     "Frames",
@@ -27,6 +39,8 @@ __all__ = [
     "Licence",
     "Manifest",
     "ModelFacts",
+    "Precision",
+    "SessionSettings",
     "Side",
     "Tensor",
     "check_relative_path",
@@ -34,8 +48,11 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MAX_FILES = 1024
-ROLES = ("text_encoder", "unet", "vae_decoder", "vae_decoder_tiny", "vae_encoder")
-REQUIRED_ROLES = ROLES[:3]
+ROLES = ("text_encoder", "unet", "vae_decoder", "vae_decoder_tiny", "vae_encoder", "upscaler")
+REQUIRED_ROLES = ROLES[:2]
+DECODERS = {"full": "vae_decoder", "tiny": "vae_decoder_tiny"}
+"""Role by the name that a caller gives; a bundle has one of them or both."""
+MAX_ADAPTERS = 64
 MANIFEST = "manifest.json"
 DIGEST = "manifest.sha256"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -46,81 +63,7 @@ REQUIRED_FILES = (
     "tokenizer/tokenizer_config.json",
 )
 
-_SAFE_PATH = re.compile(
-    r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/){0,6}[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
-)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_OPERATOR = re.compile(r"[A-Za-z0-9_.]{1,64}:[A-Za-z0-9_]{1,64}")
-
-
-def check_relative_path(path: str, where: str) -> None:
-    """Refuse a name that is not plain ASCII parts joined by ``/`` inside the bundle.
-
-    Raises:
-        IntegrityError: ``bundle.unsafe_path``.
-    """
-    if not _SAFE_PATH.fullmatch(path) or any(part.endswith(".") for part in path.split("/")):
-        raise IntegrityError(
-            "bundle.unsafe_path",
-            f"{where}: got path {path[:80]!r}, expected letters, digits, '_', '.', '-' and '/' "
-            "inside the bundle",
-            hint="do not use this bundle unless you trust where it came from",
-        )
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of the bundle."""
-
-    sha256: str
-    """64 lower-case hexadecimal digits."""
-    bytes: int
-    """Exact size."""
-
-    def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
-            fail("files", f"got sha256 {self.sha256[:70]!r}, expected 64 lower-case hex digits")
-        if self.bytes < 0:
-            fail("files", f"got {self.bytes} bytes, expected 0 or more")
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of a graph."""
-
-    name: str
-    dtype: Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
-    dims: tuple[int | str, ...]
-    """A number is fixed, a name is a size chosen at run time; () is a scalar."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One ONNX graph of the bundle."""
-
-    path: str
-    opset: int
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    ops: tuple[str, ...]
-    """Every operator in it, subgraphs included, as ``domain:Name`` (``ai.onnx:Conv``)."""
-    precision: Literal["fp32", "fp16-storage", "int8"] = "fp32"
-    parity: dict[str, float] = field(default_factory=dict)
-    """Errors against the torch module it came from, measured at export."""
-
-    def __post_init__(self) -> None:
-        check_relative_path(self.path, "graph")
-        for op in self.ops:
-            if not _OPERATOR.fullmatch(op):
-                fail(f"{self.path} ops", f"got {op[:80]!r}, expected 'domain:Name'")
-
-
-@dataclass(frozen=True)
-class Licence:
-    """Under what terms the weights may be used."""
-
-    name: str
-    file: str
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -133,10 +76,12 @@ class Manifest:
     files: dict[str, FileEntry]
     """Every file except manifest.json and manifest.sha256, by relative path."""
     graphs: dict[str, Graph]
-    """By role: text_encoder, unet, vae_decoder; optional vae_decoder_tiny, vae_encoder."""
+    """By role: text_encoder, unet, vae_decoder or vae_decoder_tiny; optional the rest."""
     model: ModelFacts
     licence: Licence
     target: str = "portable"
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    """Styles that come with the bundle, by name."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Base weights, pruning plan, recipe, tool versions."""
     schema_version: int = SCHEMA_VERSION
@@ -155,12 +100,23 @@ class Manifest:
             fail("files", "got names that differ only by case or name the manifest itself")
         unknown = sorted(self.graphs.keys() - set(ROLES))
         missing = sorted(set(REQUIRED_ROLES) - self.graphs.keys())
+        if not self.graphs.keys() & set(DECODERS.values()):
+            missing.append(" or ".join(DECODERS.values()))
         if unknown or missing:
             fail("graphs", f"unknown roles {unknown}, missing roles {missing}")
-        needed = {*REQUIRED_FILES, self.licence.file, *(g.path for g in self.graphs.values())}
+        if len(self.adapters) > MAX_ADAPTERS or not all(map(_NAME.fullmatch, self.adapters)):
+            fail(
+                "adapters",
+                f"got {sorted(self.adapters)!r:.80}, expected at most {MAX_ADAPTERS} "
+                "names of letters, digits, '_' and '-'",
+            )
+        needed = {*REQUIRED_FILES, self.licence.file}
+        needed |= {graph.path for graph in self.graphs.values()}
+        needed |= {adapter.path for adapter in self.adapters.values()}
         absent = sorted(needed - self.files.keys())
         if absent:
             fail("files", f"lacks {', '.join(absent)}, expected every used file to be listed")
+        check_fixed_sizes(self.graphs, self.model)
 
     @classmethod
     def from_json(cls, source: bytes | Mapping[str, Any]) -> Manifest:

@@ -7,7 +7,6 @@ in ``generation``, its stages in ``stages``, the solvers in ``sampler``.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -16,16 +15,18 @@ from typing import Any, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_runtime.adapters import open_style
 from hummingbird_runtime.arguments import whole_number
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.errors import ResourceError, UsageError
 from hummingbird_runtime.events import Done, Event
 from hummingbird_runtime.generation import generate
 from hummingbird_runtime.graphs import GraphPool
+from hummingbird_runtime.one_run import OneRun
 from hummingbird_runtime.providers import session_options_from
 from hummingbird_runtime.request import Options, check_request
 from hummingbird_runtime.session import OnnxRuntimeBackend, SessionBackend
+from hummingbird_runtime.session_settings import SessionSettings
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_runtime.video import Video
 
@@ -46,8 +47,7 @@ class TextToVideoPipeline:
         self.bundle = bundle
         self.tokenizer = tokenizer
         self._graphs = graphs
-        self._one_run = threading.Lock()
-        self._running: CancelToken | None = None
+        self._one_run = OneRun()
 
     @classmethod
     def from_pretrained(
@@ -58,9 +58,13 @@ class TextToVideoPipeline:
         providers: Sequence[str] | None = None,
         provider_options: Mapping[str, Any] | None = None,
         session_options: Mapping[str, str] | None = None,
+        session_settings: SessionSettings | None = None,
         threads: int | None = None,
         backend: SessionBackend | None = None,
         low_memory: bool = False,
+        style: str | os.PathLike[str] | None = None,
+        style_strength: float = 1.0,
+        preload: bool = True,
     ) -> TextToVideoPipeline:
         """Verify a bundle and open its graphs.
 
@@ -70,27 +74,48 @@ class TextToVideoPipeline:
             providers: several, in order of preference; excludes ``provider``.
             provider_options: options by provider name, or of ``provider`` alone.
             session_options: extra session configuration entries of ONNX Runtime.
+            session_settings: memory and optimization settings that win over the bundle's own.
             threads: threads of one run; None lets ONNX Runtime choose.
             backend: opens graphs; None is the onnxruntime package.
             low_memory: hold one graph at a time, at the price of opening them in every call.
+            style: a style of the bundle by name, or an adapter file; merged into the U-Net.
+            style_strength: -10..10; 0 is the U-Net as it is, 1 the style as trained.
+            preload: open the graphs that every run needs now; False leaves it to ``load``, or
+                to the first call.
 
         Raises:
             InputError, IntegrityError, ResourceError: ``bundle.*``, ``provider.*``,
-                ``tokenizer.invalid``.
-            UsageError: ``provider.*``, ``session.threads``.
+                ``tokenizer.invalid``, ``adapter.*``.
+            UsageError: ``provider.*``, ``session.threads``, ``request.type``.
         """
         options = session_options_from(
             provider=provider,
             providers=providers,
             provider_options=provider_options,
             session_options=session_options,
+            session_settings=session_settings,
             threads=threads,
         )
         bundle = Bundle.open(path)
         tokenizer = Tokenizer.from_files(bundle.folder("tokenizer"))
-        graphs = GraphPool(bundle, backend or OnnxRuntimeBackend(), options, low_memory=low_memory)
-        graphs.preload()
+        graphs = GraphPool(
+            bundle,
+            backend or OnnxRuntimeBackend(),
+            options,
+            low_memory=low_memory,
+            style=None if style is None else open_style(bundle, style, style_strength),
+        )
+        if preload:
+            graphs.preload()
         return cls(bundle, graphs, tokenizer)
+
+    def load(self) -> None:
+        """Open the graphs that every run needs, those not open yet; for ``preload=False``.
+
+        Raises:
+            HummingbirdError: as ``from_pretrained``.
+        """
+        self._graphs.preload()
 
     def __call__(
         self, prompt: str | list[str] | tuple[str, ...] | None = None, **options: Unpack[Options]
@@ -144,13 +169,11 @@ class TextToVideoPipeline:
             cancel=cancel,
             on_step=options.get("callback_on_step_end"),
         )
-        return self._exclusive(run, cancel)
+        return self._one_run.guard(run, cancel)
 
     def close(self) -> None:
         """Cancel a run that is under way, wait for its current graph, free the graphs."""
-        cancel = self._running
-        if cancel is not None:
-            cancel.cancel()
+        self._one_run.cancel()
         self._graphs.close()
 
     def __enter__(self) -> Self:
@@ -163,28 +186,6 @@ class TextToVideoPipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _exclusive(
-        self, run: Generator[Event, None, None], cancel: CancelToken
-    ) -> Generator[Event, None, None]:
-        if not self._one_run.acquire(blocking=False):
-            raise UsageError(
-                "runtime.busy",
-                "this pipeline is drawing another clip, expected one run at a time",
-                hint="wait for it, close its generator, or open a second pipeline",
-            )
-        self._running = cancel
-        try:
-            yield from run
-        except MemoryError as error:
-            raise ResourceError(
-                "resource.memory",
-                "out of memory while drawing a clip",
-                hint="ask for fewer frames or a smaller size, or open with low_memory=True",
-            ) from error
-        finally:
-            self._running = None
-            self._one_run.release()
 
 
 def _result(events: Generator[Event, None, None]) -> Video | NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import Any
 from hummingbird_runtime.arguments import whole_number, wrong_type
 from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.session import CPU, SessionOptions
+from hummingbird_runtime.session_settings import SessionSettings
 
 
 def session_options_from(
@@ -16,6 +17,7 @@ def session_options_from(
     providers: Sequence[str] | None = None,
     provider_options: Mapping[str, Any] | None = None,
     session_options: Mapping[str, str] | None = None,
+    session_settings: SessionSettings | None = None,
     threads: int | None = None,
 ) -> SessionOptions:
     """Collect how graphs are opened.
@@ -25,6 +27,7 @@ def session_options_from(
         providers: several, in order of preference; excludes ``provider``.
         provider_options: options by provider name, or of ``provider`` alone.
         session_options: extra session configuration entries.
+        session_settings: memory and optimization settings that win over the bundle's.
         threads: threads of one run.
 
     Raises:
@@ -56,6 +59,8 @@ def session_options_from(
             f"expected options of {', '.join(names)}",
             hint="key the options by the names of the providers",
         )
+    if session_settings is not None and not isinstance(session_settings, SessionSettings):
+        raise wrong_type("session_settings", session_settings, "SessionSettings")
     return SessionOptions(
         providers=names,
         provider_options={
@@ -64,4 +69,5 @@ def session_options_from(
         },
         threads=None if threads is None else whole_number("threads", threads),
         config={str(key): str(value) for key, value in (session_options or {}).items()},
+        settings=session_settings or SessionSettings(),
     )

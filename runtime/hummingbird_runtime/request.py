@@ -49,6 +49,7 @@ class Options(TypedDict, total=False):
     prompt_embeds: NDArray[Any] | None
     """Text encoder output, float [1, L, D], in place of a prompt."""
     decoder: Literal["full", "tiny"] | None
+    """None is full where the bundle has both."""
     output_type: OutputType
     """``video``, ``np`` (float32 [F, H, W, 3] in 0..1) or ``latent`` (float32 [1, C, F, h, w])."""
     callback_on_step_end: Callable[[Step], object] | None
@@ -98,7 +99,7 @@ def check_request(
         InputError: ``request.frames``, ``request.size``, ``request.steps``, ``request.guidance``,
             ``request.fps_condition``, ``request.seed``, ``request.latents``, ``request.decoder``,
             ``request.prompt_embeds``, ``request.not_finite``, ``prompt.encoding``,
-            ``prompt.too_long``.
+            ``prompt.too_long``, ``bundle.no_such_graph``.
     """
     for name in options:
         limits.one_of("request.unknown_option", "option", name, Options.__annotations__)

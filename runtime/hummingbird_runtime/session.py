@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import ResourceError, UsageError
 from hummingbird_runtime.manifest import Tensor
+from hummingbird_runtime.native_options import native_options
 from hummingbird_runtime.session_errors import load_error, run_error
 from hummingbird_runtime.session_options import CPU, SessionOptions
 from hummingbird_runtime.signature import check_feeds, declared_tensor
@@ -87,25 +88,28 @@ class OnnxRuntimeBackend:
         name = f"{path.parent.name}/{path.name}"
         _check_providers(options.providers, available_providers())
         try:
+            native_settings, kept = native_options(ort, options)
             native = ort.InferenceSession(
                 os.fspath(path),
-                _native_options(ort, options),
+                native_settings,
                 providers=list(options.providers),
                 provider_options=[dict(by_name.get(p, {})) for p in options.providers],
+                disabled_optimizers=list(options.settings.disabled_optimizers),
                 enable_fallback=False,
             )
         except Exception as error:
             raise load_error(error, name) from error
         _check_providers(options.providers, native.get_providers())
         native.disable_fallback()
-        return OnnxRuntimeSession(native, ort.RunOptions, name)
+        return OnnxRuntimeSession(native, ort.RunOptions, name, kept)
 
 
 class OnnxRuntimeSession:
     """A graph held by ONNX Runtime."""
 
-    def __init__(self, native: Any, new_run_options: Any, name: str) -> None:
+    def __init__(self, native: Any, new_run_options: Any, name: str, kept: object) -> None:
         self._native = native
+        self._kept = kept  # weights that were handed in; ONNX Runtime only points at them
         self._new_run_options = new_run_options
         self._name = name
         self._idle = threading.Condition()
@@ -147,7 +151,7 @@ class OnnxRuntimeSession:
         """Wait for running calls, then drop the graph; closing twice is fine."""
         with self._idle:
             self._idle.wait_for(lambda: self._running == 0)
-            self._native = None
+            self._native = self._kept = None
 
     def _enter(self) -> Any:
         with self._idle:
@@ -162,18 +166,6 @@ class OnnxRuntimeSession:
         with self._idle:
             self._running -= 1
             self._idle.notify_all()
-
-
-def _native_options(ort: Any, options: SessionOptions) -> Any:
-    native = ort.SessionOptions()
-    native.log_severity_level = 4  # every failure is raised; nothing is worth a line on stderr
-    if options.threads is not None:
-        native.intra_op_num_threads = options.threads
-    if CPU not in options.providers:
-        native.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    for key, value in options.config.items():
-        native.add_session_config_entry(key, value)
-    return native
 
 
 def _check_providers(asked: Sequence[str], available: Sequence[str]) -> None:

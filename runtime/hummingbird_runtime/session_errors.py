@@ -53,6 +53,13 @@ def load_error(error: Exception, name: str) -> HummingbirdError:
             f"graph {name}: its external data is outside the bundle or missing",
             hint="export or copy the bundle again",
         )
+    if "ReplaceInitializedTensor" in text:
+        return InputError(
+            "adapter.mismatch",
+            f"graph {name}: the weights that a style changes are not those of the graph: "
+            f"{plain_text(text)}",
+            hint="export the bundle again; its initializers.json belongs to another graph",
+        )
     if "fallback to CPU EP has been explicitly disabled" in text:
         return ResourceError(
             "provider.unsupported_nodes",

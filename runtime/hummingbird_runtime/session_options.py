@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hummingbird_runtime.errors import UsageError
+from hummingbird_runtime.session_settings import SessionSettings
 
 CPU = "CPUExecutionProvider"
 MAX_THREADS = 1024
@@ -23,6 +25,11 @@ class SessionOptions:
     """Threads of one run; None takes what ONNX Runtime finds."""
     config: Mapping[str, str] = field(default_factory=dict)
     """Extra ONNX Runtime session configuration entries."""
+    settings: SessionSettings = field(default_factory=SessionSettings)
+    """Memory and optimization. A caller sets what must win over the bundle; a session backend
+    gets the two merged. An entry of ``config`` wins over both."""
+    initializers: Mapping[str, Any] = field(default_factory=dict)
+    """Arrays in place of the graph's own weights of that name, which are external data there."""
 
     def __post_init__(self) -> None:
         if not self.providers:
@@ -35,3 +42,15 @@ class SessionOptions:
                 f"got threads {self.threads}, expected 1 to {MAX_THREADS}",
                 hint="leave it out to use every core",
             )
+
+    def for_graph(
+        self, settings: SessionSettings, initializers: Mapping[str, Any] | None = None
+    ) -> SessionOptions:
+        """These options for one graph.
+
+        Args:
+            settings: its own; they fill what the caller left open.
+            initializers: arrays in place of weights of it.
+        """
+        merged = self.settings.over(settings)
+        return replace(self, settings=merged, initializers=initializers or {})

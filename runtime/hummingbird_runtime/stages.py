@@ -128,6 +128,7 @@ def decode_frames(
         latents,
         scaling_factor=facts.scaling_factor,
         chunk=facts.decode_chunk,
+        whole=decoder.fixed_first_size("latent_sample"),
     )
     for start, pixels in chunks:
         count = min(facts.decode_chunk, request.num_frames - start)

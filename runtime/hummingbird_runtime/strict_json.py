@@ -28,18 +28,19 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 T = TypeVar("T")
 
 
-def parse_json(data: bytes, *, what: str) -> Any:
+def parse_json(data: bytes, *, what: str, limit: int = MAX_BYTES) -> Any:
     """Parse one JSON document of a bundle.
 
     Args:
-        data: UTF-8 text of at most 1 MiB, nested at most 8 deep.
+        data: UTF-8 text, nested at most 8 deep.
         what: the name of the document, for the message.
+        limit: largest allowed number of bytes.
 
     Raises:
         InputError: ``bundle.manifest_invalid``.
     """
-    if len(data) > MAX_BYTES:
-        fail(what, f"got {len(data)} bytes, expected at most {MAX_BYTES}")
+    if len(data) > limit:
+        fail(what, f"got {len(data)} bytes, expected at most {limit}")
     try:
         value = json.loads(
             data.decode("utf-8"),

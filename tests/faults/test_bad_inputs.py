@@ -233,7 +233,7 @@ REQUESTS = {
     "negative prompt": (["--negative-prompt", "a cat"], 2, "request.negative_prompt"),
     "no negative prompt": (["--negative-prompt", ""], 2, "request.negative_prompt"),
     "negative surrogate": (["--negative-prompt", "\udc80"], 3, "prompt.encoding"),
-    "tiny decoder": (["--decoder", "tiny"], 3, "request.decoder"),
+    "tiny decoder": (["--decoder", "tiny"], 3, "bundle.no_such_graph"),
     "two faults at once": (["--seed", "-1", "--num-frames", "0"], 3, "request.frames"),
 }
 PROMPTS = {

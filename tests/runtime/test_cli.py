@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -15,6 +16,8 @@ from hummingbird_runtime import doctor
 from hummingbird_runtime.cli import as_typed, main, verbs
 from hummingbird_runtime.cli.progress import Progress
 from hummingbird_runtime.errors import HummingbirdError
+from hummingbird_runtime.manifest import Adapter
+from hummingbird_runtime.session import OnnxRuntimeBackend
 
 
 @pytest.fixture
@@ -129,7 +132,7 @@ def test_unknown_words_warn_and_strict_refuses_them(
         (("p", "-o", "a.png", "--fps-condition", "1000000"), 3, "request.fps_condition"),
         (("p", "-o", "a.png", "--guidance-scale", "1e9"), 3, "request.guidance"),
         (("a\udcff", "-o", "a.png"), 3, "prompt.encoding"),
-        (("p", "-o", "a.png", "--decoder", "tiny"), 3, "request.decoder"),
+        (("p", "-o", "a.png", "--decoder", "tiny"), 3, "bundle.no_such_graph"),
         (("p", "-o", "a.png", "--bundle", "nowhere"), 3, "bundle.not_found"),
         (("p", "-o", "a.png", "--bundle", "folder.png"), 3, "bundle.missing_file"),
     ],
@@ -203,6 +206,35 @@ def test_info_prints_facts_and_json(capsys, tiny_bundle_path: Path) -> None:
     assert document["bundle_id"] == tiny_bundle.BUNDLE_ID
     assert document["scheduler"]["sampler"] == "lcm"
     assert document["model"]["frames"]["allowed"] == [1, 12]
+
+
+def test_info_lists_quality_styles_and_all_bytes_of_a_graph(capsys, tmp_path: Path) -> None:
+    graphs = tiny_bundle.graphs()
+    unet = dataclasses.replace(graphs["unet"], quality={"snr_db_mean": 18.25}, precision="int8")
+    content = {**tiny_bundle.files(), "unet/model.onnx_data": b"x" * 5_000_000}
+    bundle = tiny_bundle.write(
+        tmp_path / "x",
+        content,
+        graphs={**graphs, "unet": unet},
+        adapters={"ink": Adapter("LICENSE")},
+    )
+    out = run(capsys, "info", bundle)[1]
+    assert "int8, opset 18, 5.0 MB" in out
+    assert "quality: snr_db_mean 18.2" in out
+    assert "styles\n  ink\n" in out
+    assert "\nstyles\n" not in run(capsys, "info", tiny_bundle.write(tmp_path / "y"))[1]
+
+
+def test_a_bad_request_is_refused_before_a_graph_is_opened(
+    capsys, here: Path, tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self, path: Path, options: object) -> None:
+        pytest.fail("a graph was opened")
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "open", never)
+    for words in (["--seed", -1], ["--num-frames", 99], ["--height", 33], ["--decoder", "tiny"]):
+        assert generate(capsys, tiny_bundle_path, "a red ball", "-o", "a.npz", *words)[0] == 3
+    assert run(capsys, "sample", "a.npz", "--bundle", tiny_bundle_path, "--seed", -1)[0] == 3
 
 
 def test_verify_checks_and_deep_also_runs(capsys, tiny_bundle_path: Path) -> None:

@@ -30,6 +30,22 @@ def test_chunks_cover_every_frame_in_order(chunk: int) -> None:
     np.testing.assert_array_equal(whole, latents[0, :3].transpose(1, 2, 3, 0) / 0.5)
 
 
+@pytest.mark.parametrize("chunk", [2, 3, 5, 7])
+def test_a_decoder_of_one_size_always_gets_it(chunk: int) -> None:
+    latents = np.random.default_rng(0).normal(size=(1, 4, 5, 2, 3)).astype(np.float32)
+
+    def decode(part: np.ndarray) -> np.ndarray:
+        assert len(part) == chunk
+        return part[:, :3]
+
+    arguments = {"scaling_factor": 0.5, "chunk": chunk}
+    filled = list(decode_chunks(decode, latents, whole=True, **arguments))
+    plain = list(decode_chunks(lambda part: part[:, :3], latents, **arguments))
+    assert [start for start, _ in filled] == [start for start, _ in plain]
+    for (_, a), (_, b) in zip(filled, plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_decoding_leaves_the_latents_alone() -> None:
     latents = np.ones((1, 4, 1, 2, 2), np.float32)
     list(decode_chunks(lambda part: part[:, :3], latents, scaling_factor=0.1, chunk=1))

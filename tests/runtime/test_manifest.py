@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from hummingbird_runtime.errors import HummingbirdError, InputError, IntegrityError
 from hummingbird_runtime.facts import Choice, Frames, Guidance, Side
-from hummingbird_runtime.manifest import FileEntry, Manifest, check_relative_path
+from hummingbird_runtime.manifest import Adapter, FileEntry, Manifest, check_relative_path
+from hummingbird_runtime.session_settings import OPTIMIZERS, SessionSettings
 from hummingbird_runtime.strict_json import MAX_BYTES, parse_json, record
 
 
@@ -101,6 +102,20 @@ def test_another_schema_version_is_refused_by_version(
         ("graphs/unet/inputs/0/dims", [None]),
         ("graphs/unet/inputs/0/dims", [1.5]),
         ("graphs/unet/parity/max_abs", "small"),
+        ("graphs/unet/quality", {"snr_db_mean": "good"}),
+        ("graphs/unet/session/memory_reuse", "no"),
+        ("graphs/unet/session/memory_reuse", 0),
+        ("graphs/unet/session/optimization", "most"),
+        ("graphs/unet/session/disabled_optimizers", ["NoSuchOptimizer"]),
+        ("graphs/unet/session/disabled_optimizers", ["ConstantFolding", "ConstantFolding"]),
+        ("graphs/unet/session/disabled_optimizers", "ConstantFolding"),
+        ("graphs/unet/session/threads", 4),
+        ("graphs/vae_decoder", ...),
+        ("adapters", {"a b": {"path": "LICENSE"}}),
+        ("adapters", {"": {"path": "LICENSE"}}),
+        ("adapters", {"ink": {"path": "adapters/gone.safetensors"}}),
+        ("adapters", {"ink": {"path": "LICENSE", "targets": "a.b"}}),
+        ("adapters", {f"a{i}": {"path": "LICENSE"} for i in range(65)}),
         ("model/latent_channels", 0),
         ("model/vae_scale_factor", 7),
         ("model/frames/allowed", [1]),
@@ -215,6 +230,47 @@ def test_names_that_differ_only_by_case_are_refused(document: dict[str, Any]) ->
     many = {f"f{i}": entry for i in range(1025)}
     with pytest.raises(InputError, match="1024"):
         dataclasses.replace(manifest, files={**manifest.files, **many})
+
+
+def test_a_manifest_from_before_the_optional_fields_still_loads(document: dict[str, Any]) -> None:
+    old = copy.deepcopy(document)
+    del old["adapters"], old["target"], old["provenance"]
+    for graph in old["graphs"].values():
+        for name in ("session", "quality", "parity", "precision"):
+            del graph[name]
+    manifest = Manifest.from_json(json.dumps(old).encode())
+    assert {graph.session for graph in manifest.graphs.values()} == {SessionSettings()}
+    assert (manifest.adapters, manifest.target) == ({}, "portable")
+
+
+def test_settings_quality_precision_and_styles_are_read(document: dict[str, Any]) -> None:
+    result = copy.deepcopy(document)
+    session = {"memory_reuse": False, "optimization": "layout", "disabled_optimizers": []}
+    unet = result["graphs"]["unet"]
+    unet |= {"session": session, "quality": {"snr_db_mean": 18}, "precision": "int8-dynamic"}
+    result["adapters"] = {"ink": {"path": "LICENSE", "targets": ["out.2"]}}
+    manifest = Manifest.from_json(json.dumps(result).encode())
+    settings = SessionSettings(memory_reuse=False, optimization="layout")
+    assert manifest.graphs["unet"].session == settings
+    assert manifest.graphs["unet"].quality == {"snr_db_mean": 18.0}
+    assert manifest.adapters == {"ink": Adapter("LICENSE", ("out.2",))}
+    assert Manifest.from_json(manifest.to_bytes()) == manifest
+
+
+def test_one_of_the_two_decoders_is_enough(document: dict[str, Any]) -> None:
+    result = copy.deepcopy(document)
+    result["graphs"]["vae_decoder_tiny"] = result["graphs"].pop("vae_decoder")
+    assert "vae_decoder" not in Manifest.from_json(result).graphs
+    del result["graphs"]["vae_decoder_tiny"]
+    assert "vae_decoder or vae_decoder_tiny" in str(refusal(result))
+
+
+def test_the_upper_settings_win_where_they_say_something() -> None:
+    base = SessionSettings(memory_reuse=False, cpu_arena=True, disabled_optimizers=OPTIMIZERS)
+    assert SessionSettings().over(base) == base
+    upper = SessionSettings(memory_reuse=True, cpu_arena=False, optimization="basic")
+    assert upper.over(base) == dataclasses.replace(upper, disabled_optimizers=OPTIMIZERS)
+    assert upper.over(SessionSettings()) == upper
 
 
 def test_facts_are_checked_wherever_they_are_built() -> None:

@@ -74,6 +74,25 @@ def test_the_stream_tells_the_story_in_order(pipe: TextToVideoPipeline) -> None:
     ]
 
 
+def test_graphs_can_be_left_to_load_or_to_the_first_call(tiny_bundle_path: Path) -> None:
+    backend = FakeBackend()
+    with TextToVideoPipeline.from_pretrained(
+        tiny_bundle_path, backend=backend, preload=False
+    ) as pipe:
+        assert backend.log == []
+        pipe.stream(PROMPT)
+        assert backend.log == []
+        pipe.load()
+        opened = ["open text_encoder", "open unet", "open vae_decoder"]
+        assert backend.log == opened
+        pipe.load()
+        assert backend.log == opened
+    lazy = FakeBackend()
+    with TextToVideoPipeline.from_pretrained(tiny_bundle_path, backend=lazy, preload=False) as pipe:
+        pipe(PROMPT)
+        assert [line for line in lazy.log if line.startswith("open")] == opened
+
+
 def test_every_step_has_a_preview(pipe: TextToVideoPipeline) -> None:
     for event in pipe.stream(PROMPT):
         if isinstance(event, Step):

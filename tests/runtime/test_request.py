@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hummingbird_runtime.arguments import MAX_PROMPT_BYTES
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import HummingbirdError, InputError, UsageError
-from hummingbird_runtime.facts import Guidance, ModelFacts, Side
+from hummingbird_runtime.facts import Frames, Guidance, ModelFacts, Side
 from hummingbird_runtime.limits import nearest_side
 from hummingbird_runtime.request import Request, check_request
 from hummingbird_runtime.schedule import SchedulerConfig
@@ -110,7 +110,7 @@ def test_whole_numbers_must_be_whole_numbers(name: str, value: object) -> None:
         ({"guidance_scale": math.nan}, "request.not_finite"),
         ({"guidance_scale": math.inf}, "request.not_finite"),
         ({"guidance_scale": 10**400}, "request.not_finite"),
-        ({"decoder": "tiny"}, "request.decoder"),
+        ({"decoder": "tiny"}, "bundle.no_such_graph"),
         ({"decoder": "best"}, "request.decoder"),
         ({"latents": LATENTS[0]}, "request.latents"),
         ({"latents": LATENTS[:, :, :5]}, "request.latents"),
@@ -119,7 +119,7 @@ def test_whole_numbers_must_be_whole_numbers(name: str, value: object) -> None:
     ],
 )
 def test_values_out_of_range_are_bad_input(options: dict, code: str) -> None:
-    with pytest.raises(InputError, match=r"got .* expected|this bundle has") as caught:
+    with pytest.raises(InputError, match=r"got .* expected") as caught:
         check(**options)
     assert caught.value.code == code
     assert caught.value.hint
@@ -270,6 +270,41 @@ def test_a_second_decoder_can_be_chosen() -> None:
     graphs["vae_decoder_tiny"] = graphs["vae_decoder"]
     assert check(graphs=graphs, decoder="tiny")[0].decoder == "vae_decoder_tiny"
     assert check(graphs=graphs, decoder="full")[0].decoder == "vae_decoder"
+    assert check(graphs=graphs)[0].decoder == "vae_decoder"
+
+
+def test_a_bundle_with_the_tiny_decoder_alone_uses_it() -> None:
+    graphs = tiny_bundle.graphs()
+    graphs["vae_decoder_tiny"] = graphs.pop("vae_decoder")
+    assert check(graphs=graphs)[0].decoder == "vae_decoder_tiny"
+    with pytest.raises(InputError, match="what this bundle has: tiny") as caught:
+        check(graphs=graphs, decoder="full")
+    assert caught.value.code == "bundle.no_such_graph"
+
+
+FIXED = tiny_bundle.facts(
+    frames=Frames(trained=6, default=6, allowed=(6, 6)),
+    height=Side(trained=32, default=32, multiple_of=16, allowed=(32, 32)),
+    width=Side(trained=48, default=48, multiple_of=16, allowed=(48, 48)),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "size"),
+    [
+        ({"num_frames": 5}, "request.frames", 6),
+        ({"num_frames": 7}, "request.frames", 6),
+        ({"height": 16}, "request.size", 32),
+        ({"height": 33}, "request.size", 32),
+        ({"width": 64}, "request.size", 48),
+    ],
+)
+def test_a_bundle_of_one_size_names_it(options: dict, code: str, size: int) -> None:
+    assert check(facts=FIXED)[0].width == 48
+    with pytest.raises(InputError, match=f"expected {size}, the only one of this bundle") as caught:
+        check(facts=FIXED, **options)
+    assert caught.value.code == code
+    assert str(size) in caught.value.hint
 
 
 def test_hooks_are_taken() -> None:
@@ -311,5 +346,7 @@ def test_any_call_is_checked_or_refused_with_a_typed_error(options: dict, prompt
         outcome: object = error
     else:
         outcome = request
-    typed = isinstance(outcome, Request) or outcome.code.startswith(("request.", "prompt."))
+    typed = isinstance(outcome, Request) or outcome.code.startswith(
+        ("request.", "prompt.", "bundle.no_such_graph")
+    )
     assert typed, outcome

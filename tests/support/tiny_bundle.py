@@ -41,7 +41,7 @@ def text_encoder() -> bytes:
     )
 
 
-def unet(opset: int = 18) -> bytes:
+def unet(opset: int = 18, inputs: list[tuple] | None = None) -> bytes:
     n = tiny_onnx.node
     sinus = np.sin(np.arange(1000) * 0.37).astype(np.float32)
     nodes = [
@@ -58,7 +58,8 @@ def unet(opset: int = 18) -> bytes:
     dims = ["B", CHANNELS, "F", "h", "w"]
     return tiny_onnx.model(
         nodes,
-        [
+        inputs
+        or [
             ("sample", "float32", dims),
             ("timestep", "int64", []),
             ("encoder_hidden_states", "float32", ["B", "L", WIDTH]),
@@ -71,7 +72,7 @@ def unet(opset: int = 18) -> bytes:
     )
 
 
-def vae_decoder() -> bytes:
+def vae_decoder(inputs: list[tuple] | None = None) -> bytes:
     kernel = np.random.default_rng(1).normal(size=(3, CHANNELS, 1, 1)).astype(np.float32)
     nodes = [
         tiny_onnx.node("Conv", ["latent_sample", "kernel"], ["rgb"]),
@@ -80,7 +81,7 @@ def vae_decoder() -> bytes:
     ]
     return tiny_onnx.model(
         nodes,
-        [("latent_sample", "float32", ["N", CHANNELS, "h", "w"])],
+        inputs or [("latent_sample", "float32", ["N", CHANNELS, "h", "w"])],
         [("sample", "float32", ["N", 3, "H", "W"])],
         {"kernel": kernel, "scales": np.array([1, 1, 8, 8], np.float32)},
     )

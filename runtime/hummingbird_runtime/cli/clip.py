@@ -7,18 +7,20 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.cli.parser import Parser, names, number_in, positive_number
+from hummingbird_runtime.cli.parser import Parser, names, number_in, positive_number, style
 from hummingbird_runtime.cli.progress import Progress
+from hummingbird_runtime.cli.prompts import example_prompt, unknown_words
 from hummingbird_runtime.cli.worker import run_cancellable
-from hummingbird_runtime.errors import ExecutionError, InputError
+from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.output import check_target
 
 if TYPE_CHECKING:
-    from hummingbird_runtime.pipeline import TextToVideoPipeline
+    from hummingbird_runtime.events import Event
     from hummingbird_runtime.request import Options, Request
     from hummingbird_runtime.video import Video
 
@@ -35,6 +37,8 @@ class ClipJob:
     bundle: str | None = None
     providers: tuple[str, ...] | None = None
     threads: int | None = None
+    style: tuple[str, float] | None = None
+    """Adapter file or name, and its strength."""
     fps: float | None = None
     """Playback rate of the file; None is the bundle's."""
     timeout: float | None = None
@@ -59,6 +63,8 @@ def add_run_options(parser: Parser) -> None:
     """The flags that every drawing verb shares."""
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="bundle folder (default: the built-in one)")
+    add("--style", type=style, metavar="STYLE[:S]", help="adapter file or name, and its strength")
+    add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
     add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
     add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
     add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
@@ -70,7 +76,7 @@ def add_run_options(parser: Parser) -> None:
 def shared_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of a :class:`ClipJob` that ``add_run_options`` parsed."""
     values = vars(arguments)
-    shared = ("bundle", "providers", "threads", "timeout", "force", "quiet")
+    shared = ("bundle", "providers", "threads", "style", "timeout", "force", "quiet")
     return {name: values[name] for name in shared} | {"as_json": values["json"]}
 
 
@@ -93,15 +99,28 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
     from hummingbird_runtime.pipeline import TextToVideoPipeline
 
     progress = Progress(quiet=job.quiet)
+    style, strength = job.style or (None, 1.0)
     started = time.perf_counter()
     with contextlib.closing(progress):
         progress.note("opening the bundle")
         with TextToVideoPipeline.from_pretrained(
-            job.bundle, providers=job.providers, threads=job.threads
+            job.bundle,
+            providers=job.providers,
+            threads=job.threads,
+            style=style,
+            style_strength=strength,
+            preload=False,
         ) as pipe:
+            facts = pipe.bundle.manifest.model
+            prompt = job.prompt
+            if prompt is None:
+                prompt = example_prompt(facts.vocabulary_examples, job.options.get("seed") or 0)
+            options: Options = {**job.options, "cancel": token}
+            stream = pipe.stream(prompt, **options)  # refuses a bad request before graphs open
+            pipe.load()
             loaded = time.perf_counter()
             token.raise_if_cancelled()
-            record = _follow(job, pipe, token, progress)
+            record = _follow(job, stream, facts.vocabulary_examples, progress)
         video, request = record.video, record.request
         if video is None or request is None:
             raise ExecutionError("internal.no_video", "the run ended without a video")
@@ -125,6 +144,9 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
         "fps_condition": request.fps_condition,
+        "decoder": "tiny" if request.decoder.endswith("tiny") else "full",
+        "style": style,
+        "style_strength": None if style is None else strength,
         "truncated": record.truncated,
         "unknown_words": list(record.unknown),
         "warnings": record.warnings,
@@ -133,50 +155,30 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
 
 
 def _follow(
-    job: ClipJob, pipe: TextToVideoPipeline, token: CancelToken, progress: Progress
+    job: ClipJob,
+    events: Generator[Event, None, None],
+    examples: tuple[str, ...],
+    progress: Progress,
 ) -> _Record:
-    from hummingbird_runtime import events
+    from hummingbird_runtime.events import Done, Frames, Started, Step, Tokens, Warning
     from hummingbird_runtime.video import Video
 
     record = _Record()
-    facts = pipe.bundle.manifest.model
-    prompt = job.prompt
-    if prompt is None:
-        prompt = _example(facts.vocabulary_examples, job.options.get("seed") or 0)
-    options: Options = {**job.options, "cancel": token}
-    with contextlib.closing(pipe.stream(prompt, **options)) as stream:
-        for event in stream:
-            if isinstance(event, events.Started):
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Started):
                 record.request = event.request
-            elif isinstance(event, events.Warning):
+            elif isinstance(event, Warning):
                 record.warnings.append({"code": event.code, "text": event.text})
                 progress.warn(event.code, event.text)
-            elif isinstance(event, events.Tokens):
+            elif isinstance(event, Tokens):
                 record.truncated, record.unknown = event.truncated, event.unknown
                 if event.unknown and job.strict_prompt:
-                    raise _unknown_words(event.unknown, facts.vocabulary_examples)
-            elif isinstance(event, events.Step):
+                    raise unknown_words(event.unknown, examples)
+            elif isinstance(event, Step):
                 progress.step(event.i + 1, event.n, event.seconds)
-            elif isinstance(event, events.Frames):
+            elif isinstance(event, Frames):
                 progress.note(f"decoded {event.start + len(event.array)} frames")
-            elif isinstance(event, events.Done) and isinstance(event.video, Video):
+            elif isinstance(event, Done) and isinstance(event.video, Video):
                 record.video = event.video
     return record
-
-
-def _example(examples: tuple[str, ...], seed: int) -> str:
-    if not examples:
-        raise InputError(
-            "sample.no_examples",
-            "got a bundle without example prompts, expected at least one",
-            hint="use `hummingbird generate` with a prompt of your own",
-        )
-    return examples[seed % len(examples)]
-
-
-def _unknown_words(words: tuple[str, ...], examples: tuple[str, ...]) -> InputError:
-    return InputError(
-        "prompt.unknown_words",
-        f"prompt: got words the model does not know: {', '.join(words[:10])}",
-        hint=f"try: {examples[0]}" if examples else "see `hummingbird info`",
-    )

@@ -54,7 +54,6 @@ def _parser() -> Parser:
     for name, (kind, text) in _OPTIONS.items():
         metavar = "TEXT" if kind is str else "N"
         add("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=text)
-    add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
     add("--fps", type=frame_rate, metavar="N", help="playback rate of the file")
     add(
         "--strict-prompt", action="store_true", help="refuse words the model does not know (exit 3)"

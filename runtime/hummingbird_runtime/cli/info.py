@@ -48,12 +48,15 @@ def _lines(bundle: Bundle) -> list[str]:
     lines = [f"{name:12}{text}" for name, text in rows.items()]
     lines.append("graphs")
     for role, graph in manifest.graphs.items():
-        size = manifest.files[graph.path].bytes
-        parity = ", ".join(f"{k} {v:.3g}" for k, v in graph.parity.items()) or "not measured"
+        size = sum(manifest.files[p].bytes for p in manifest.files if p.startswith(graph.path))
         lines.append(
             f"  {role:18}{graph.precision}, opset {graph.opset}, {size / 1e6:.1f} MB; "
-            f"parity: {parity}"
+            f"parity: {_figures(graph.parity)}"
         )
+        if graph.quality:
+            lines.append(f"  {'':18}quality: {_figures(graph.quality)}")
+    if manifest.adapters:
+        lines += ["styles", *(f"  {style}" for style in sorted(manifest.adapters))]
     if facts.vocabulary_examples:
         lines += ["examples", *(f"  {example}" for example in facts.vocabulary_examples)]
     if facts.grammar:
@@ -81,6 +84,10 @@ def _model_rows(facts: ModelFacts) -> dict[str, str]:
         "fps given": f"{fps.default} (trained {', '.join(map(str, fps.trained))}, "
         f"allowed {_range(fps.allowed)})",
     }
+
+
+def _figures(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items()) or "not measured"
 
 
 def _range(pair: tuple[float, float]) -> str:

@@ -99,3 +99,11 @@ def names(text: str) -> tuple[str, ...]:
     if not parts:
         raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected names like A,B")
     return parts
+
+
+def style(text: str) -> tuple[str, float]:
+    """A file or name, then perhaps a colon and a strength: ``ink.safetensors:0.8``."""
+    name, colon, strength = text.rpartition(":")
+    if not colon or not _REAL.fullmatch(strength):
+        return text, 1.0
+    return name, number(strength)

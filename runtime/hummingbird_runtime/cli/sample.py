@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
 from hummingbird_runtime.cli.parser import Parser, whole_number
+
+if TYPE_CHECKING:
+    from hummingbird_runtime.request import Options
 
 
 def main(arguments: list[str]) -> int:
@@ -23,11 +27,8 @@ def main(arguments: list[str]) -> int:
                 "pip install 'hummingbird-edge[video]' brings .mp4",
                 file=sys.stderr,
             )
-    return run_job(
-        ClipJob(
-            prompt=None, output=output, options={"seed": parsed.seed}, **shared_settings(parsed)
-        )
-    )
+    options: Options = {"seed": parsed.seed, "decoder": parsed.decoder}
+    return run_job(ClipJob(prompt=None, output=output, options=options, **shared_settings(parsed)))
 
 
 def _parser() -> Parser:

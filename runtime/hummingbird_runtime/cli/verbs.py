@@ -38,6 +38,14 @@ VERBS = {
     "info": Verb("hummingbird_runtime.cli.info:main", "show what a bundle is and can draw"),
     "verify": Verb("hummingbird_runtime.cli.verify:main", "check a bundle against its manifest"),
     "doctor": Verb("hummingbird_runtime.cli.doctor:main", "check this machine and say what to fix"),
+    "fetch": Verb(
+        "hummingbird_export.convert.fetch:main", "download weights at a pinned revision", "fetch"
+    ),
+    "convert": Verb(
+        "hummingbird_export.convert.cli:main",
+        "turn a published checkpoint into safetensors",
+        "export",
+    ),
     "train": Verb("hummingbird_train.cli:main", "train the models of a recipe", "train"),
     "export": Verb("hummingbird_export.cli:main", "turn checkpoints into a bundle", "export"),
 }

@@ -1,16 +1,22 @@
-"""``hummingbird verify [DIR]``: hash every file of a bundle; ``--deep`` also opens and runs it."""
+"""``hummingbird verify [DIR]``: hash every file of a bundle.
+
+``--deep`` also opens every graph, compares it with its probes and draws a tiny clip twice;
+``--full`` draws one clip of the default size and tells seconds by stage and peak memory.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 from hummingbird_runtime.bundle import Bundle
-from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.cli.parser import Parser, positive_number
+from hummingbird_runtime.cli.parser import Parser, names, number_in, positive_number
 from hummingbird_runtime.cli.worker import run_cancellable
-from hummingbird_runtime.errors import ExecutionError
-from hummingbird_runtime.manifest import Side
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hummingbird_runtime.cancel import CancelToken
 
 
 def main(arguments: list[str]) -> int:
@@ -18,66 +24,42 @@ def main(arguments: list[str]) -> int:
     parser = Parser(prog="hummingbird verify", description="Check a bundle against its manifest.")
     add = parser.add_argument
     add("bundle", nargs="?", metavar="DIR", help="default: the built-in bundle")
-    add("--deep", action="store_true", help="open every graph and draw a tiny clip twice")
+    add("--deep", action="store_true", help="run every graph's probes, draw a tiny clip twice")
+    add("--full", action="store_true", help="draw one clip of the default size: seconds, memory")
+    add("--decoder", choices=("full", "tiny"), help="which decoder --full draws with")
+    add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
+    add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
     add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
     parsed = parser.parse(arguments)
     bundle = Bundle.open(parsed.bundle)
     manifest = bundle.manifest
     total = sum(entry.bytes for entry in manifest.files.values())
     result = f"{len(manifest.files)} files, {total} bytes, every hash right"
-    if parsed.deep:
-        digest = run_cancellable(lambda token: _deep(bundle, token), timeout=parsed.timeout)
-        result += f"; {len(manifest.graphs)} graphs opened; two runs equal ({digest[:12]})"
+    if parsed.deep or parsed.full:
+        result += run_cancellable(lambda token: _run(bundle, parsed, token), timeout=parsed.timeout)
     print(f"ok {manifest.name} {manifest.bundle_id}: {result}")
     return 0
 
 
-def _deep(bundle: Bundle, token: CancelToken) -> str:
-    """Open every graph, then draw the smallest clip twice, each time with a fresh pipeline.
+def _run(bundle: Bundle, parsed: argparse.Namespace, token: CancelToken) -> str:
+    """What the checks that run graphs found, in words."""
+    from hummingbird_runtime import deep_check
+    from hummingbird_runtime.providers import session_options_from
 
-    Raises:
-        IntegrityError: ``bundle.signature_mismatch``.
-        ExecutionError: ``verify.runs_differ``.
-    """
-    from hummingbird_runtime.session import OnnxRuntimeBackend, SessionOptions
-    from hummingbird_runtime.signature import check_signature
-
-    for role, graph in bundle.manifest.graphs.items():
-        session = OnnxRuntimeBackend().open(bundle.path(role), SessionOptions())
-        try:
-            check_signature(session, graph, role)
-        finally:
-            session.close()
-        token.raise_if_cancelled()
-        print(f"opened {role}", file=sys.stderr)
-    first, second = (_draw_smallest(bundle, token) for _ in range(2))
-    if first != second:
-        raise ExecutionError(
-            "verify.runs_differ",
-            f"bundle {bundle.manifest.name}: got {first[:12]} and {second[:12]} from equal "
-            "requests, expected equal frames",
-            hint="try --providers CPUExecutionProvider, and report it if it stays",
+    arguments: dict[str, Any] = {"providers": parsed.providers, "threads": parsed.threads}
+    result = ""
+    if parsed.full:  # first, so that the peak is that of the clip alone
+        seconds = deep_check.draw_default(bundle, arguments, parsed.decoder, token)
+        peak = deep_check.peak_memory()
+        memory = "not told by this system" if peak is None else f"{peak / 1e6:.0f} MB"
+        stages = ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())
+        result += f"; one clip: {stages}, peak memory {memory}"
+    if parsed.deep:
+        options = session_options_from(**arguments)
+        count = deep_check.check_graphs(
+            bundle, options, cancel=token, note=lambda text: print(text, file=sys.stderr)
         )
-    return first
-
-
-def _draw_smallest(bundle: Bundle, token: CancelToken) -> str:
-    """SHA-256 of the frames of the smallest clip that the bundle allows."""
-    from hummingbird_runtime.pipeline import TextToVideoPipeline
-
-    facts = bundle.manifest.model
-    with TextToVideoPipeline.from_pretrained(bundle.root) as pipe:
-        video = pipe(
-            facts.vocabulary_examples[0] if facts.vocabulary_examples else "",
-            num_frames=min(max(2, facts.frames.allowed[0]), facts.frames.allowed[1]),
-            height=_smallest(facts.height),
-            width=_smallest(facts.width),
-            num_inference_steps=facts.num_inference_steps.default,
-            seed=0,
-            cancel=token,
-        )
-    return hashlib.sha256(video.frames.tobytes()).hexdigest()
-
-
-def _smallest(side: Side) -> int:
-    return -(-side.allowed[0] // side.multiple_of) * side.multiple_of
+        digest = deep_check.check_equal_runs(bundle, arguments, token)
+        result += f"; {len(bundle.manifest.graphs)} graphs opened, {count} probes held"
+        result += f"; two runs equal ({digest[:12]})"
+    return result

@@ -16,15 +16,17 @@ from hummingbird_runtime.errors import ExecutionError, InputError, UsageError
 from hummingbird_train.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from hummingbird_train.models.embeddings import sinusoid_table
 from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
+from hummingbird_train.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 
-Config = UNetConfig | AutoencoderConfig | TextConfig
-Model = VideoUNet | AutoencoderKL | TextEncoder
+Config = UNetConfig | AutoencoderConfig | TextConfig | TinyDecoderConfig
+Model = VideoUNet | AutoencoderKL | TextEncoder | TinyDecoder
 
 KINDS: dict[str, tuple[type[Config], type[Model]]] = {
     "unet": (UNetConfig, VideoUNet),
     "autoencoder": (AutoencoderConfig, AutoencoderKL),
     "text_encoder": (TextConfig, TextEncoder),
+    "tiny_decoder": (TinyDecoderConfig, TinyDecoder),
 }
 """Name in the metadata -> configuration and network."""
 
