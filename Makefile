@@ -4,14 +4,14 @@ BIN := .venv/bin
 RUN ?= runs/shapes
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check format test-slow storm cov docs bundle ladder wheel lock clean
+.PHONY: demo test check format test-slow test-interop storm cov docs bundle ladder wheel lock clean
 
 demo: .venv/.demo  ## one clip from the built-in model
 	@mkdir -p out
 	$(BIN)/hummingbird sample -o out/demo.mp4 --force
 
 test: .venv/.dev  ## the default tests
-	$(PYTEST) -q -m "not slow and not storm"
+	$(PYTEST) -q -m "not slow and not storm and not interop"
 
 check: .venv/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -24,13 +24,16 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 test-slow: .venv/.dev  ## tests that take more than a few seconds each
-	$(PYTEST) -q -m "slow and not storm"
+	$(PYTEST) -q -m "slow and not storm and not interop"
 
 storm: .venv/.dev  ## fault loops at full count
 	$(PYTEST) -q -m storm
 
+test-interop: .venv-interop/.ready  ## optimum, diffusers and OpenVINO on our bundles
+	.venv-interop/bin/python -m pytest -q tests/interop
+
 cov: .venv/.dev  ## branch coverage of the runtime; fails under 90 %
-	$(PYTEST) -q -m "not slow and not storm" --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(PYTEST) -q -m "not slow and not storm and not interop" --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate_errors.py
@@ -62,5 +65,12 @@ lock:  ## remake constraints/*.txt from fresh environments
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable ".[dev]"
 	@touch $@ .venv/.demo
 
+.venv-interop/.ready: pyproject.toml constraints/interop.txt
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --upgrade "pip>=24"
+	.venv-interop/bin/python -m pip install --quiet --constraint constraints/interop.txt torch
+	.venv-interop/bin/python -m pip install --quiet --constraint constraints/interop.txt --editable ".[interop]" pytest hypothesis
+	@touch $@
+
 clean:
-	rm -rf .venv dist build site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-interop dist build site out .pytest_cache .mypy_cache .ruff_cache .hypothesis

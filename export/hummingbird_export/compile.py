@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from torch import nn
 
+from hummingbird_export.calibration_process import calibrate_apart
 from hummingbird_export.graph_process import GraphProcess
+from hummingbird_export.initializer_map import write_initializer_map
 from hummingbird_export.lowering.unet import lower_unet
 from hummingbird_export.passes.half_storage import store_weights_as_half
 from hummingbird_export.passes.split_linear import split_linear_layers
 from hummingbird_export.quality import Judge
 from hummingbird_export.quantize import calibrate, quantize_graph
+from hummingbird_export.quantize.ranges import Ranges
 from hummingbird_export.simplify import Simplifier, simplify_graph
 from hummingbird_export.storage import EXTERNAL_THRESHOLD, save_graph
 from hummingbird_export.targets import Target
@@ -54,6 +57,9 @@ FLOATS = ("fp32", "fp16-storage")
 
 CALIBRATED = ("int8", "mixed", "w4")
 """Precisions that need the ranges of activations."""
+
+INSIDE = 1023
+"""Bytes of a U-Net's tensor that stays in the protobuf; no weight of a layer is that small."""
 
 PROBE_SEED = 7
 
@@ -122,6 +128,7 @@ def compile_graph(
     folder.mkdir()
     settings = job.target.settings(role, precision)
     quality: dict[str, float] = {}
+    factors: dict[str, dict[str, NDArray[np.float32]]] = {}
     with tempfile.TemporaryDirectory(dir=job.bundle, prefix="work-") as work:
         exact = folder if precision in FLOATS else Path(work, "exact")
         exact.mkdir(exist_ok=True)
@@ -136,11 +143,16 @@ def compile_graph(
             job.note(f"{role}: calibrating")
             with opened(exact / "model.onnx", job.target.settings(role, "fp32")) as run:
                 feeds = judge.prepare(run)
-            ranges = calibrate(exact / "model.onnx", feeds) if precision in CALIBRATED else None
+            ranges = _ranges(exact / "model.onnx", feeds) if precision in CALIBRATED else None
             job.note(f"{role}: quantizing to {precision}")
             model = ir.load(exact / "model.onnx")
-            quantize_graph(model, precision, ranges=ranges, fused=job.target.form == "cpu")
-            save_graph(model, folder, metadata=_metadata(job, role))
+            fused = job.target.form == "cpu"
+            report = quantize_graph(model, precision, ranges=ranges, fused=fused)
+            factors = {
+                "input_factors": report.input_factors,
+                "output_factors": report.output_factors,
+            }
+            _save(model, job, role, folder)
             job.note(f"{role}: judging {precision} against float32")
             with opened(folder / "model.onnx", settings) as run:
                 quality = judge.judge(run, precision)
@@ -149,6 +161,8 @@ def compile_graph(
         fix_sizes(folder / "model.onnx", job.fixed)
     else:
         _keep_probes(job, role, probes, cases, parity.relative_l2)
+    if role == "unet":
+        write_initializer_map(folder / "model.onnx", **factors)
     graph = Graph(
         path=f"{role}/model.onnx",
         opset=model.opset_imports[""],
@@ -183,7 +197,7 @@ def _write_exact(
             check_allowed(model, role, job.target.operators)
             if precision == "fp16-storage":
                 store_weights_as_half(model)
-            path = save_graph(model, folder, metadata=_metadata(job, role))
+            path = _save(model, job, role, folder)
             with opened(path, settings) as run:
                 return model, note or reason, compare_graph(run, cases, role)
         except ExecutionError as error:
@@ -254,8 +268,7 @@ def _keep_probes(
 def opened(path: Path, settings: SessionSettings) -> Iterator[Run]:
     """A graph as a function; a large one runs in its own process."""
     role = path.parent.name
-    size = sum(file.stat().st_size for file in path.parent.iterdir())
-    if size > EXTERNAL_THRESHOLD:
+    if _is_large(path):
         with GraphProcess(path, settings) as process:
             yield process
     else:
@@ -263,15 +276,31 @@ def opened(path: Path, settings: SessionSettings) -> Iterator[Run]:
         yield lambda feeds: run_session(session, feeds, role)[0]
 
 
+def _save(model: ir.Model, job: Job, role: str, folder: Path) -> Path:
+    """Write a graph; a U-Net's weights lie outside the protobuf, where a style can replace them."""
+    metadata = {"hummingbird.bundle_id": job.identity, "hummingbird.role": role}
+    if role == "unet":
+        return save_graph(
+            model, folder, metadata=metadata, external_threshold=0, largest_inside=INSIDE
+        )
+    return save_graph(model, folder, metadata=metadata)
+
+
+def _ranges(path: Path, feeds: Sequence[Feeds]) -> Ranges:
+    return calibrate_apart(path, feeds) if _is_large(path) else calibrate(path, feeds)
+
+
+def _is_large(path: Path) -> bool:
+    return sum(file.stat().st_size for file in path.parent.iterdir()) > EXTERNAL_THRESHOLD
+
+
 def fix_sizes(path: Path, sizes: Mapping[str, int]) -> None:
     """Replace letters by numbers in the signature of a graph file; its operators stay the same."""
     model = ir.load(path)
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None
-        for axis, dim in enumerate(value.shape):
-            name = None if isinstance(dim, int) else dim.value
-            if name in sizes:
-                value.shape[axis] = sizes[name]
+        dims = (dim if isinstance(dim, int) else dim.value for dim in value.shape)
+        value.shape = ir.Shape(sizes.get(d, d) if isinstance(d, str) else d for d in dims)
     ir.save(model, path)
 
 
@@ -289,7 +318,3 @@ def count_operators(model: ir.Model) -> dict[str, int]:
     """``domain:Name`` -> number of nodes, most frequent first."""
     counts = Counter(f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in model.graph)
     return dict(counts.most_common())
-
-
-def _metadata(job: Job, role: str) -> dict[str, str]:
-    return {"hummingbird.bundle_id": job.identity, "hummingbird.role": role}

@@ -84,8 +84,12 @@ class FixedSizes:
         cell = facts.vae_scale_factor
         height, width = self.height // cell, self.width // cell
         return {
-            **{"F": self.frames, "N": facts.decode_chunk, "h": height, "w": width},
-            **{"H": self.height, "W": self.width},
+            "F": self.frames,
+            "N": facts.decode_chunk,
+            "h": height,
+            "w": width,
+            "H": self.height,
+            "W": self.width,
         }
 
 

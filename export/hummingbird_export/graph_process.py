@@ -137,9 +137,7 @@ def _answer(question: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     if "path" in question:
         settings = question["settings"]
         settings["disabled_optimizers"] = tuple(settings["disabled_optimizers"])
-        options = SessionOptions(
-            settings=SessionSettings(**settings), threads=question["threads"]
-        )
+        options = SessionOptions(settings=SessionSettings(**settings), threads=question["threads"])
         state["session"] = OnnxRuntimeBackend().open(Path(question["path"]), options)
         return {}
     if "feeds" in question:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_export.gates import CASES, GATES, gate, snr_db
+from hummingbird_export.gates import CASES, gate, snr_db
 from hummingbird_export.trajectory import Case, Settings, trajectory
 from hummingbird_export.wrappers import Feeds
 from hummingbird_runtime.errors import ExecutionError
@@ -29,6 +29,9 @@ LEAST_PSNR_DB = 30.0
 """Of decoded frames, against float32: errors of about 8 of 255 levels."""
 MOST_COLOUR_SHIFT = 1.0 / 255.0
 """Mean of a frame's channel, in units of the whole range."""
+
+MOST_NOISE_ERROR = 0.7
+"""Relative L2 error of one run on random inputs; a graph that is wrong has 1 or more."""
 
 TEXT_GATES_DB = {"int8": 20.0, "int8-dynamic": 20.0, "w8": 25.0, "w4": 10.0, "mixed": 10.0}
 """Least signal-to-noise ratio of prompt embeddings, by precision."""
@@ -72,8 +75,9 @@ class UNetJudge:
         return gate(run, self.latents, self.cases, self.settings, held).to_json()
 
     def tolerance(self, precision: Precision) -> float:
-        """One pass may be as bad as the worst clip."""
-        return 1.0 if self.force else 10 ** (-GATES[precision].worst_db / 20)
+        """Of noise for latents and prompt, which ranges were not calibrated for: a wrong graph
+        is at 1 or above."""
+        return 10.0 if self.force else MOST_NOISE_ERROR
 
 
 @dataclass
@@ -86,10 +90,11 @@ class DecoderJudge:
 
     def prepare(self, run: Run) -> list[Feeds]:
         """Decode the first, middle and last frame of every clip."""
-        feeds: list[Feeds] = []
-        for latent in self.latents:
-            for index in sorted({0, latent.shape[2] // 2, latent.shape[2] - 1}):
-                feeds.append({"latent_sample": np.ascontiguousarray(latent[:, :, index])})
+        feeds: list[Feeds] = [
+            {"latent_sample": np.ascontiguousarray(latent[:, :, index])}
+            for latent in self.latents
+            for index in sorted({0, latent.shape[2] // 2, latent.shape[2] - 1})
+        ]
         self._feeds = feeds
         self.frames = [run(one) for one in feeds]
         return feeds[::2]
@@ -119,7 +124,7 @@ class DecoderJudge:
 
     def tolerance(self, precision: Precision) -> float:
         """Of noise images, which no gate is about."""
-        return 0.5
+        return MOST_NOISE_ERROR
 
 
 @dataclass
@@ -156,5 +161,5 @@ class TextJudge:
         }
 
     def tolerance(self, precision: Precision) -> float:
-        """As the gate."""
-        return 10 ** (-TEXT_GATES_DB[precision] / 20)
+        """Of random tokens."""
+        return MOST_NOISE_ERROR

@@ -54,6 +54,7 @@ def save_graph(
     *,
     metadata: Mapping[str, str] | None = None,
     external_threshold: int = EXTERNAL_THRESHOLD,
+    largest_inside: int = MAP_ALIGNMENT - 1,
     keep_shapes: bool = False,
 ) -> Path:
     """Write ``folder/model.onnx`` (and ``model.onnx_data``); the same bytes for the same model.
@@ -62,8 +63,10 @@ def save_graph(
         model: left unchanged but for the loss of its debugging information.
         folder: existing folder.
         metadata: entries of the model's ``metadata_props``.
-        external_threshold: total weight bytes above which tensors of 64 KiB and more go to
-            ``model.onnx_data``, each at a multiple of 64 KiB so that it can be mapped.
+        external_threshold: total weight bytes above which large tensors go to
+            ``model.onnx_data``; those of 64 KiB and more lie at multiples of 64 KiB, so that they
+            can be mapped.
+        largest_inside: bytes of a tensor that then still stays in ``model.onnx``.
         keep_shapes: write the shapes of inner values, for passes that read the file again.
 
     Returns:
@@ -79,8 +82,8 @@ def save_graph(
             model,
             path,
             external_data="model.onnx_data",
-            size_threshold_bytes=MAP_ALIGNMENT - 1,
+            size_threshold_bytes=largest_inside,
             alignment=MAP_ALIGNMENT,
-            align_threshold=0,
+            align_threshold=MAP_ALIGNMENT - 1,
         )
     return path

@@ -31,7 +31,7 @@ NBITS = frozenset({"com.microsoft:MatMulNBits"})
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
-LARGEST_PIECE = {"none": 2**62, "cpu": 52_000_000, "cpu-lowmem": 13_000_000}
+LARGEST_PIECE = {"none": 2**62, "cpu": 90_000_000, "cpu-lowmem": 26_000_000}
 """Bytes of the largest activation that a U-Net holds, by how it is cut."""
 
 FLOATS: tuple[Precision, ...] = ("fp32", "fp16-storage")
@@ -160,7 +160,7 @@ _CPU_RULES = (
 _LOWMEM_RULES = (
     *_CPU_RULES,
     SettingsRule(SessionSettings(cpu_arena=False)),
-    SettingsRule(SessionSettings(prepacking=False), precisions=FLOATS),
+    SettingsRule(SessionSettings(prepacking=False)),
     SettingsRule(
         SessionSettings(disabled_optimizers=("ConstantFolding",)), precisions=("fp16-storage",)
     ),

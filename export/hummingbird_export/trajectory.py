@@ -1,4 +1,4 @@
-"""Sampling trajectories outside a pipeline: what a U-Net is asked, step by step, and what comes out.
+"""Sampling trajectories outside a pipeline: what a U-Net is asked, and what comes out.
 
 The sampler is the runtime's own. A denoiser is any function of graph inputs: an ONNX Runtime
 session, a torch module, a quantized candidate. Recorded inputs calibrate; final latents are judged.

@@ -194,9 +194,7 @@ def relative_l2(got: NDArray[np.float32], want: NDArray[np.float32]) -> float:
     return float(difference / np.linalg.norm(want.astype(np.float64).ravel()))
 
 
-def _compare(
-    got: NDArray[np.float32], want: NDArray[np.float32], role: str, case: str
-) -> float:
+def _compare(got: NDArray[np.float32], want: NDArray[np.float32], role: str, case: str) -> float:
     if got.shape != want.shape or not np.isfinite(got).all() or not np.isfinite(want).all():
         finite = "finite" if np.isfinite(got).all() else "not finite"
         raise ExecutionError(

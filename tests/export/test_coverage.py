@@ -13,8 +13,13 @@ import onnxruntime.capi.onnxruntime_pybind11_state as native
 import pytest
 from onnx import numpy_helper
 
-from hummingbird_export.coverage import GraphCoverage, ProviderCoverage, cover_graph, exceeded
-from hummingbird_export.coverage_report import coverage_main
+from hummingbird_export.coverage import coverage_main
+from hummingbird_export.graph_coverage import (
+    GraphCoverage,
+    ProviderCoverage,
+    cover_graph,
+    exceeded,
+)
 from hummingbird_export.graph_shapes import infer_shapes
 from hummingbird_export.provider_operators import find_provider, providers
 from hummingbird_export.targets import FileLimits, find_target

@@ -18,11 +18,19 @@ from published_checkpoints import archive
 
 from hummingbird_export.convert.container import open_checkpoint
 from hummingbird_export.convert.sandbox import archive as archive_module
+from hummingbird_export.convert.sandbox import index
 from hummingbird_export.convert.sandbox import machine as machine_module
 from hummingbird_export.convert.sandbox.machine import Machine
 from hummingbird_export.convert.sandbox.values import Malformed, Refused
 from hummingbird_runtime.cli import main
 from hummingbird_runtime.errors import IntegrityError
+
+QUICK = {
+    "posix.system", "builtins.eval", "__builtin__.eval", "protocol 0", "nested reduce", "INST",
+    "NEWOBJ_EX", "names from the memo", "dotted path", "nt.system", "torch.load", "copyreg",
+    "extension registry", "module in itself", "expanded tensor", "names with a line feed",
+}  # fmt: skip
+"""Kinds that go through the whole process in the default tests; the others do in the slow ones."""
 
 STORAGES = {"0": struct.pack("<2f", 1.0, 2.0)}
 
@@ -76,23 +84,33 @@ def test_the_good_parts_of_the_table_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_pickle_is_refused_and_nothing_runs(
+def test_the_reader_refuses_and_runs_nothing(tmp_path: Path, canary: Path, kind: str) -> None:
+    """All but the process around it."""
+    path = archive(tmp_path / "a.pt", HOSTILE[kind](canary), STORAGES)
+    machine = Machine()
+    try:
+        with path.open("rb") as file:
+            found = archive_module.read_archive(file, path.stat().st_size)
+        index.rows(index.find_tensors(machine.run(found.pickle))[1], found)
+    except Refused:
+        pass
+    except Malformed:
+        assert machine.forbidden
+    else:
+        assert machine.forbidden
+    assert machine.forbidden or kind not in LIVE
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in HOSTILE]
+)
+def test_a_hostile_file_ends_with_4_and_nothing_runs(
     tmp_path: Path, canary: Path, kind: str
 ) -> None:
     path = archive(tmp_path / "07B_merged_all.pt", HOSTILE[kind](canary), STORAGES)
     error = refusal(path, modules=True)
     assert error.code == "checkpoint.unsafe_pickle"
-    assert not canary.exists()
-
-
-@pytest.mark.parametrize("kind", LIVE)
-def test_the_reader_alone_runs_nothing_and_names_what_it_refuses(canary: Path, kind: str) -> None:
-    machine = Machine()
-    try:
-        machine.run(LIVE[kind](canary))
-    except (Refused, Malformed):
-        pass
-    assert machine.forbidden
     assert not canary.exists()
 
 
@@ -134,9 +152,7 @@ def test_the_number_of_instructions_is_limited(monkeypatch: pytest.MonkeyPatch) 
         Machine().run(b"\x80\x02" + b"N0" * 1000 + b"N.")
 
 
-def test_the_size_of_a_pickle_is_limited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_of_a_pickle_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "a.pt", b"\x80\x02}.")
     with path.open("rb") as file:
         assert archive_module.read_archive(file, path.stat().st_size).pickle == b"\x80\x02}."
@@ -146,9 +162,9 @@ def test_the_size_of_a_pickle_is_limited(
 
 
 def test_depth_costs_nothing() -> None:
-    deep = b"\x80\x02}q\x00" + b")" + b"\x85" * 200_000 + b"K\x01s."  # hashed by Python, it crashes
+    deep = b"\x80\x02}q\x00" + b")" + b"\x85" * 60_000 + b"K\x01s."  # a hash would recurse
     assert len(Machine().run(deep)) == 1
-    lists = Machine().run(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
+    lists = Machine().run(b"\x80\x02" + b"]" * 30_000 + b"a" * 29_999 + b".")
     assert len(lists) == 1
     laughs = b"\x80\x02]q\x00"  # 10^40 items, if anyone went through them
     for level in range(40):
@@ -157,17 +173,18 @@ def test_depth_costs_nothing() -> None:
 
 
 def test_a_compressed_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    path = archive(tmp_path / "bomb.pt", bytes(50 << 20), compression=zipfile.ZIP_DEFLATED)
-    assert path.stat().st_size < 1 << 20
+    path = archive(tmp_path / "bomb.pt", bytes(5 << 20), compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 16
     assert "compressed" in refusal(path).message
 
 
 def test_archives_that_lie_about_their_entries_are_refused(tmp_path: Path) -> None:
     pickled = GOOD + text("w") + TENSOR + b"s."
     path = tmp_path / "twice.pt"
-    with zipfile.ZipFile(path, "w") as file, pytest.warns(UserWarning, match="Duplicate"):
-        for data in (pickled, b"\x80\x02}."):
-            file.writestr("archive/data.pkl", data)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickled)
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("archive/data.pkl", b"\x80\x02}.")
     assert "twice" in refusal(path).message
 
     path = archive(tmp_path / "overlap.pt", pickled, STORAGES)

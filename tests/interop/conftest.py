@@ -24,12 +24,6 @@ ANCESTRAL_DDIM = SchedulerConfig(
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "interop: other people's software on our bundles; run by make test-interop"
-    )
-
-
 @pytest.fixture(scope="session")
 def onnx_exporter() -> ModuleType:
     """``micro_models``, where everything that exports a bundle is installed."""

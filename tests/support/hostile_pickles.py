@@ -1,7 +1,7 @@
 """Pickles that would run a command, or eat the machine, if anything in them were believed.
 
-Each takes the path of a canary file and gives the bytes of a pickle. ``LIVE`` ones run their command
-with the standard unpickler, which a test checks, so that the table is known to bite.
+Each takes the path of a canary file and gives the bytes of a pickle. ``LIVE`` ones run their
+command with the standard unpickler, which a test checks, so that the table is known to bite.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def shell(module: str, attribute: str) -> Maker:
     return lambda canary: b"\x80\x02" + call(name(module, attribute), text(command(canary))) + b"."
 
 
-def python(module: str, attribute: str) -> Maker:
+def python(module: str, attribute: str, *before: bytes) -> Maker:
     def make(canary: Path) -> bytes:
         code = f"__import__('os').system({command(canary)!r})"
-        return b"\x80\x02" + call(name(module, attribute), text(code)) + b"."
+        return b"\x80\x02" + call(name(module, attribute), *before, text(code)) + b"."
 
     return make
 
@@ -174,7 +174,9 @@ def module(state: bytes) -> bytes:
 def tensor_of(shape: bytes, stride: bytes, numel: bytes = b"K\x02", extra: bytes = b"") -> bytes:
     storage = STORAGE.replace(b"K\x02tQ", numel + b"tQ")
     view = name("torch._utils", "_rebuild_tensor_v2") + b"("
-    return GOOD + text("w") + view + storage + b"K\x00" + shape + stride + b"\x89}" + extra + b"tRs."
+    return (
+        GOOD + text("w") + view + storage + b"K\x00" + shape + stride + b"\x89}" + extra + b"tRs."
+    )
 
 
 def module_cycle(_: Path) -> bytes:
@@ -201,7 +203,7 @@ LIVE: dict[str, Maker] = {
     "builtins.eval": python("builtins", "eval"),
     "builtins.exec": python("builtins", "exec"),
     "__builtin__.eval": python("__builtin__", "eval"),
-    "timeit.timeit": python("timeit", "timeit"),
+    "timeit.timeit": python("timeit", "timeit", text("pass")),
     "cProfile.run": python("cProfile", "run"),
     "stack global": stack_global("posix", "system"),
     "protocol 0": protocol_0("posix", "system"),
@@ -214,14 +216,14 @@ LIVE: dict[str, Maker] = {
     "discarded result": discarded,
     "INST": inst,
     "OBJ": obj,
-    "NEWOBJ": newobj,
-    "NEWOBJ_EX": newobj_ex,
     "dotted path": stack_global("webbrowser", "os.system"),
 }
 """These run their command under ``pickle.loads``."""
 
 ODD: dict[str, Maker] = {
     "nt.system": shell("nt", "system"),
+    "NEWOBJ": newobj,
+    "NEWOBJ_EX": newobj_ex,
     "beside good tensors": beside_tensors,
     "as a module's state": setstate,
     "two pickles": two_pickles,

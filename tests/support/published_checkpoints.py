@@ -11,6 +11,7 @@ import types
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ VAE = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1)
 TEXT = TextConfig(vocab_size=40, max_length=8, width=8, heads=1, layers=3)
 CLIP_TEXT = TextConfig(width=8, heads=1, layers=2)
 """With CLIP's vocabulary and length, for bundles."""
+BUNDLE_UNET = replace(UNET, model_channels=64, num_head_channels=64)
+BUNDLE_VAE = replace(VAE, channels=64)
+"""Two channels a group, so that a latent of one cell can be normalized; few heads."""
 
 Sources = dict[str, Tensor]
 

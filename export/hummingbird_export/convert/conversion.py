@@ -146,8 +146,8 @@ def check_tensors(diagnosis: Diagnosis) -> None:
     strange = [f"{p.name}: {n}" for p in parts for n in p.unexpected] + list(diagnosis.unknown)
     wrong = [(p, n) for p in parts for n in p.misshapen]
     if missing or strange:
-        examples = [f"missing {missing[0]}"] * bool(missing)
-        examples += [f"unexpected {strange[0]}"] * bool(strange)
+        examples = [f"missing {name}" for name in missing[:1]]
+        examples += [f"unexpected {name}" for name in strange[:1]]
         raise InputError(
             "checkpoint.keys",
             f"checkpoint {files}: got {len(missing)} tensors missing and {len(strange)} unexpected "

@@ -170,7 +170,10 @@ def _stated_config(part: str, source: Checkpoint) -> Config | None:
     """The configuration in the metadata of a file that this project wrote."""
     if source.metadata.get("model") != KIND[part]:
         return None
-    values: Any = json.loads(source.metadata.get("config", "null"))
+    try:
+        values: Any = json.loads(source.metadata.get("config", ""))
+    except ValueError:
+        return None
     if not isinstance(values, dict):
         return None
     if part == "text":

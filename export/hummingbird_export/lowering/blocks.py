@@ -16,6 +16,7 @@ from torch import nn
 from hummingbird_export.lowering.builder import MICROSOFT, GraphBuilder
 from hummingbird_export.lowering.form import Form
 from hummingbird_export.lowering.layers import (
+    attention_weights,
     conv2d,
     convolution,
     dense,
@@ -23,7 +24,6 @@ from hummingbird_export.lowering.layers import (
     group_norm,
     layer_norm,
     linear,
-    scores,
     silu,
 )
 from hummingbird_export.lowering.sizes import Sizes
@@ -114,9 +114,7 @@ def to_frames(s: Scene, x: ir.Value, level: int) -> ir.Value:
     return s.g.op("Reshape", frames, s.sizes.shape(0, 0, ("h", level), ("w", level)), name="Frames")
 
 
-def spatial_transformer(
-    s: Scene, x: ir.Value, module: SpatialTransformer, level: int
-) -> ir.Value:
+def spatial_transformer(s: Scene, x: ir.Value, module: SpatialTransformer, level: int) -> ir.Value:
     """Cells attend to each other and to the prompt; (t, c, h, w) -> the same."""
     g = s.g
     channels = module.norm.num_channels
@@ -200,11 +198,7 @@ def cell_attention(s: Scene, x: ir.Value, module: Attention, level: int) -> ir.V
         h = g.op("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=heads)
     else:
         shape = s.sizes.shape(-1, length, heads, head)
-        q, k, v = (
-            g.op("Transpose", g.op("Reshape", y, shape), perm=[0, 2, 1, 3], name="SplitHeads")
-            for y in queries
-        )
-        h = g.op("MatMul", scores(g, s.form, q, k, head), v, name="Attend")
+        h = _plain_attention(s, queries, shape, [0, 2, 1, 3], head)
         h = g.op("Transpose", h, perm=[0, 2, 1, 3], name="JoinHeads")
     h = g.op("Reshape", h, g.constant([-1, channels]), name="Tokens")
     return dense(g, "to_out.0", h, module.to_out[0])
@@ -217,14 +211,32 @@ def frame_attention(s: Scene, x: ir.Value, module: Attention) -> ir.Value:
     """
     g, head, channels = s.g, module.head_channels, module.to_q.out_features
     shape = s.sizes.shape("t", -1, channels // head, head)
-    q, k, v = (
-        g.op("Transpose", g.op("Reshape", y, shape), perm=[1, 2, 0, 3], name="SplitHeads")
-        for y in _queries_keys_values(s, x, module)
-    )  # (cells, heads, t, head)
-    h = g.op("MatMul", scores(g, s.form, q, k, head), v, name="Attend")
+    h = _plain_attention(s, _queries_keys_values(s, x, module), shape, [1, 2, 0, 3], head)
     h = g.op("Transpose", h, perm=[2, 0, 1, 3], name="JoinHeads")
     h = g.op("Reshape", h, g.constant([-1, channels]), name="Tokens")
     return dense(g, "to_out.0", h, module.to_out[0])
+
+
+def _plain_attention(
+    s: Scene, queries: list[ir.Value], shape: ir.Value, perm: list[int], head: int
+) -> ir.Value:
+    """softmax(q k^T / sqrt(head)) v -> (n, heads, l, head).
+
+    Args:
+        s: the graph.
+        queries: tokens of queries, keys and values.
+        shape: that splits tokens into axes of which the last is the head's.
+        perm: those axes as (n, heads, l, head).
+        head: channels of one head.
+    """
+    g = s.g
+    # A product that transposes its second factor itself takes keys as they are.
+    turned = perm if s.form.fused else [perm[0], perm[1], perm[3], perm[2]]
+    q, k, v = (
+        g.op("Transpose", g.op("Reshape", y, shape, name="Heads"), perm=order, name="SplitHeads")
+        for y, order in zip(queries, (perm, turned, perm), strict=True)
+    )
+    return g.op("MatMul", attention_weights(g, s.form, q, k, head), v, name="Attend")
 
 
 def _queries_keys_values(s: Scene, x: ir.Value, module: Attention) -> list[ir.Value]:
@@ -243,12 +255,7 @@ def prompt_attention(
         q, k, v = (g.op("Unsqueeze", y, g.constant([0]), name="One") for y in (q, *prompt))
         h = g.op("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=heads)
     else:
-        shape = g.constant([1, -1, heads, head])
-        q, k, v = (
-            g.op("Transpose", g.op("Reshape", y, shape), perm=[0, 2, 1, 3], name="SplitHeads")
-            for y in (q, *prompt)
-        )
-        h = g.op("MatMul", scores(g, s.form, q, k, head), v, name="Attend")
+        h = _plain_attention(s, [q, *prompt], g.constant([1, -1, heads, head]), [0, 2, 1, 3], head)
         h = g.op("Transpose", h, perm=[0, 2, 1, 3], name="JoinHeads")
     h = g.op("Reshape", h, g.constant([-1, channels]), name="Tokens")
     return dense(g, "to_out.0", h, module.to_out[0])
@@ -280,9 +287,7 @@ def temporal_transformer(
     return g.op("Add", x, h, name="AddSkip")
 
 
-def _projection(
-    g: GraphBuilder, name: str, x: ir.Value, module: nn.Linear | nn.Conv1d
-) -> ir.Value:
+def _projection(g: GraphBuilder, name: str, x: ir.Value, module: nn.Linear | nn.Conv1d) -> ir.Value:
     """A Linear, or the 1-tap Conv1d of init_attn, which is one."""
     weight = module.weight if module.weight.ndim == 2 else module.weight.squeeze(-1)
     return linear(g, name, x, weight, module.bias)
@@ -320,4 +325,3 @@ def upsample(s: Scene, x: ir.Value, module: Upsample, level: int) -> ir.Value:
         )
         done.append(convolution(g, "conv", h, module.conv))
     return s.sizes.join(done)
-

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from hummingbird_runtime.manifest import Tensor as TensorSpec
 
@@ -36,7 +37,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, *parts: str) -> Iterator[None]:
-        """Nodes and weights made inside are named below ``parts``; empty parts count for nothing."""
+        """Nodes and weights made inside are named below ``parts``; empty ones are left out."""
         depth = len(self._path)
         self._path.extend(part for part in parts if part)
         try:
@@ -118,7 +119,9 @@ class GraphBuilder:
             self._graph.outputs.append(value)
         if self._microsoft:
             self._graph.opset_imports[MICROSOFT] = 1
-        return ir.Model(self._graph, ir_version=10)
+        model = ir.Model(self._graph, ir_version=10)
+        RemoveUnusedNodesPass()(model)
+        return model
 
     def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.Value(
@@ -143,4 +146,3 @@ def _declared(spec: TensorSpec) -> ir.Value:
         shape=ir.Shape(spec.dims),
         type=ir.TensorType(ir.DataType[{"float32": "FLOAT", "int64": "INT64"}[spec.dtype]]),
     )
-

@@ -38,7 +38,6 @@ class Form:
         """Frames that a clip needs so that no piece is empty."""
         return max(self.frame_chunks, default=1)
 
-
     @classmethod
     def in_pieces(cls, config: UNetConfig, size: tuple[int, int, int], largest: int) -> Form:
         """The fused form, cut so that no hidden activation of a usual clip exceeds some bytes.

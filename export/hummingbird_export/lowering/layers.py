@@ -99,14 +99,19 @@ def gelu(g: GraphBuilder, form: Form, x: ir.Value) -> ir.Value:
     return g.op("Mul", doubled, g.constant(0.5, _F32), name="Gelu")
 
 
-def scores(g: GraphBuilder, form: Form, q: ir.Value, k: ir.Value, head: int) -> ir.Value:
-    """softmax(q k^T / sqrt(head)) of (n, heads, l, head) and (n, heads, m, head)."""
+def attention_weights(g: GraphBuilder, form: Form, q: ir.Value, k: ir.Value, head: int) -> ir.Value:
+    """softmax(q k^T / sqrt(head)): (n, heads, l, m).
+
+    Args:
+        g: graph under construction.
+        form: the fused form takes ``k`` as (n, heads, m, head), any other as (n, heads, head, m).
+        q: (n, heads, l, head).
+        k: keys.
+        head: channels of one head.
+    """
     scale = 1.0 / math.sqrt(head)
     if form.fused:
         product = g.op("FusedMatMul", q, k, domain=MICROSOFT, transB=1, alpha=scale)
     else:
-        scaled = g.op("Mul", q, g.constant(scale, _F32), name="Scale")
-        product = g.op("MatMul", scaled, g.op("Transpose", k, perm=[0, 1, 3, 2]), name="Scores")
+        product = g.op("MatMul", g.op("Mul", q, g.constant(scale, _F32), name="Scale"), k)
     return g.op("Softmax", product, axis=-1)
-
-

@@ -27,6 +27,7 @@ class Sizes:
     def __init__(self, g: GraphBuilder, sample: ir.Value) -> None:
         self._g = g
         self._known: dict[object, ir.Value] = {}
+        self._joined: dict[ir.Value, tuple[int, list[ir.Value]]] = {}
         shape = g.op("Shape", sample, name="sizes/Shape")
         for axis, size in ((2, "t"), (3, ("h", 0)), (4, ("w", 0))):
             self._known[size] = g.op("Gather", shape, g.constant([axis]), axis=0, name="sizes/Axis")
@@ -58,9 +59,17 @@ class Sizes:
         return self._known[key]
 
     def split(self, x: ir.Value, along: Size, pieces: int, *, axis: int = 0) -> list[ir.Value]:
-        """Cut an axis into pieces whose sizes differ by at most one."""
+        """Cut an axis into pieces whose sizes differ by at most one.
+
+        What was just joined from as many pieces along that axis is not joined at all: one piece
+        after the other flows on, and the whole need not exist (an unread join is dropped when the
+        graph is finished).
+        """
         if pieces == 1:
             return [x]
+        known = self._joined.get(x)
+        if known is not None and known[0] == axis and len(known[1]) == pieces:
+            return known[1]
         cuts = self._cuts(along, pieces)
         return list(self._g.ops("Split", x, cuts, outputs=pieces, axis=axis, name="Cut"))
 
@@ -68,7 +77,9 @@ class Sizes:
         """Undo a cut."""
         if len(pieces) == 1:
             return pieces[0]
-        return self._g.op("Concat", *pieces, axis=axis, name="Whole")
+        whole = self._g.op("Concat", *pieces, axis=axis, name="Whole")
+        self._joined[whole] = (axis, list(pieces))
+        return whole
 
     def _cuts(self, along: Size, pieces: int) -> ir.Value:
         """Piece i ends at floor(n (i + 1) / pieces)."""

@@ -69,9 +69,7 @@ def lower_unet(unet: VideoUNet, signature: Signature, form: Form = PORTABLE) -> 
     return g.finish([(h, signature.outputs[0])])
 
 
-def _scene(
-    g: GraphBuilder, form: Form, unet: VideoUNet, inputs: dict[str, ir.Value]
-) -> Scene:
+def _scene(g: GraphBuilder, form: Form, unet: VideoUNet, inputs: dict[str, ir.Value]) -> Scene:
     config, table = unet.config, g.weight("sinusoids", unet.sinusoids)
     rows = g.op("Reshape", inputs["timestep"], g.constant([1]), name="timestep/Reshape")
     emb = g.op("Gather", table, rows, axis=0, name="timestep/Gather")

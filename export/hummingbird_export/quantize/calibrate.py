@@ -154,8 +154,12 @@ def _watch(
 
     def constant(name: str, numbers: Sequence[int]) -> ir.Value:
         tensor = ir.tensor(np.array(numbers, np.int64), name=f"{prefix}.{name}")
-        made = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        made.shape = ir.Shape(tensor.shape)
+        made = ir.Value(
+            name=tensor.name,
+            shape=ir.Shape([len(numbers)]),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
         graph.register_initializer(made)
         return made
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from hummingbird_export.quantize.dynamic import quantize_dynamic
 from hummingbird_export.quantize.equalize import fold_scales
 from hummingbird_export.quantize.layers import find_layers
+from hummingbird_export.quantize.mixed import choose_mixed, estimate_sensitivity
 from hummingbird_export.quantize.plan import (
     EMBEDDINGS,
     FULL_PRECISION,
@@ -85,18 +86,20 @@ def quantize_graph(
         ranges: ``calibrate``'s result, needed by int8 and mixed.
         exclude: name patterns of layers that stay float32.
         weight_only: name patterns of layers that are at most stored in 8 bits.
-        overrides: modes by layer name, above all rules.
+        overrides: modes by layer name, above all rules; None lets ``mixed`` choose by itself.
         fused: use operators of ``com.microsoft`` where they are faster.
         along_channels: scales along channels at convolutions; False for compilers that take only
             one scale per activation.
         tables: store large embedding tables as int8.
 
     Raises:
-        UsageError: ``export.precision``, or ``export.ranges_missing`` when a layer that is to be
-            int8 was not observed.
+        UsageError: ``export.precision``, ``export.ranges_missing`` when a layer that is to be int8
+            was not observed, or ``export.budget`` from ``mixed``.
     """
     check_supported(model)
     layers = find_layers(model)
+    if precision == "mixed" and overrides is None and ranges is not None:
+        overrides = choose_mixed(model, estimate_sensitivity(model, ranges))
     plan = default_plan(
         layers, precision, exclude=exclude, weight_only=weight_only, overrides=overrides
     )

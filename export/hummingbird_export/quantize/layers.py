@@ -46,7 +46,7 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         """Sizes of the stored weight."""
         assert self.weight.const_value is not None
-        return tuple(int(size) for size in self.weight.const_value.shape)
+        return dims(self.weight.const_value)
 
     @property
     def size(self) -> int:
@@ -133,6 +133,11 @@ def bias_add(matmul: ir.Node) -> ir.Node | None:
     return add if bias is not None and _vector(bias) else None
 
 
+def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """Sizes of a stored tensor."""
+    return tuple(int(size) for size in tensor.shape.numpy())
+
+
 def read(value: ir.Value) -> NDArray[np.float32]:
     """Values of an initializer, read now."""
     assert value.const_value is not None
@@ -149,7 +154,7 @@ def _constant_input(node: ir.Node) -> ir.Value | None:
 
 def _vector(value: ir.Value) -> bool:
     assert value.const_value is not None
-    shape = [int(size) for size in value.const_value.shape]
+    shape = dims(value.const_value)
     return len(shape) > 0 and int(np.prod(shape)) == shape[-1]
 
 

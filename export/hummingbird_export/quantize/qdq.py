@@ -1,5 +1,6 @@
-"""Static int8: uint8 activations with calibrated scales, int8 weights, written as
-QuantizeLinear and DequantizeLinear pairs; each activation and each weight is quantized once.
+"""Static int8: uint8 activations with calibrated scales, int8 weights, in QuantizeLinear pairs.
+
+Each activation and each weight is quantized once, however many layers or clones read it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +33,7 @@ class _Output:
 
     quantize: tuple[ir.Value, ir.Value]
     dequantize: tuple[ir.Value, ir.Value]
-    axis: dict[str, int]
+    axis: dict[str, Any]
     unit: NDArray[np.float32]
     """(outputs,): what the convolution's results are divided by."""
     shift: NDArray[np.float32]
@@ -66,8 +67,9 @@ def quantize_convolutions(
         factor = choose_factor([layer.rows() for layer in layers], seen)
     source = tensor_scale(seen, factor)
     pair = source.constants(rewriter)
+    axis: dict[str, Any] = {}
     if np.all(factor == 1):
-        quantize, axis = pair, {}
+        quantize = pair
     else:
         name = layers[0].name
         vector = (factor * np.float32(source.scale)).astype(np.float32)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,13 +88,13 @@ def merge(samples: Iterable[Mapping[str, Observation]]) -> Ranges:
 
 def save_ranges(ranges: Mapping[str, Observation], path: Path) -> None:
     """Write ranges as ``.npz``: a row of four statistics per layer and side."""
-    arrays: dict[str, NDArray[np.float32]] = {}
+    arrays: dict[str, Any] = {}
     for name, seen in ranges.items():
         arrays[f"{name}:source"] = _stack(seen.source)
         arrays[f"{name}:result"] = _stack(seen.result)
         arrays[f"{name}:facts"] = np.array([seen.values, seen.rank], np.float32)
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def load_ranges(path: Path) -> Ranges:
@@ -102,7 +104,7 @@ def load_ranges(path: Path) -> Ranges:
         InputError: ``export.ranges`` when the file is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             names = [key.removesuffix(":facts") for key in stored if key.endswith(":facts")]
             ranges: Ranges = {}
             for name in names:
@@ -110,7 +112,7 @@ def load_ranges(path: Path) -> Ranges:
                 values, rank = stored[f"{name}:facts"].tolist()
                 ranges[name] = Observation(source, result, values, int(rank))
             return ranges
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise InputError(
             "export.ranges",
             f"ranges {path.name}: got a file that cannot be read ({error}), "

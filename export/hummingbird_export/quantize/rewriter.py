@@ -14,6 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from hummingbird_export.quantize.layers import dims
+
 MICROSOFT = "com.microsoft"
 
 _INT4_OPSET = 21
@@ -55,7 +57,7 @@ class Rewriter:
         """Give an initializer other numbers under its old name; lazily."""
         assert value.name is not None
         assert value.const_value is not None
-        shape = tuple(int(size) for size in value.const_value.shape)
+        shape = dims(value.const_value)
         value.const_value = _lazy(value.name, compute, dtype, shape)
         value.type = ir.TensorType(dtype)
 
@@ -115,8 +117,9 @@ class Rewriter:
 
     def drop(self, value: ir.Value) -> None:
         """Remove an initializer that nobody reads."""
-        if value.is_initializer() and not value.uses() and value.name in self._graph.initializers:
-            del self._graph.initializers[value.name]
+        name = value.name or ""
+        if value.is_initializer() and not value.uses() and name in self._graph.initializers:
+            del self._graph.initializers[name]
 
     def need_int4(self) -> None:
         """Raise the operator set to the first with int4."""
@@ -163,7 +166,7 @@ def _lazy(
 ) -> ir.TensorProtocol:
     """Computed at every reading, or now when it is small."""
 
-    def tensor() -> ir.Tensor:
+    def tensor() -> ir.TensorProtocol:
         array = np.ascontiguousarray(compute())
         if dtype == ir.DataType.INT4:
             array = array.astype(ml_dtypes.int4)

@@ -90,10 +90,10 @@ def int_weight(
 def _drift(
     rows: Rows, q: NDArray[np.int8], scale: NDArray[np.float32], mean: Channels
 ) -> NDArray[np.float32]:
-    parts = [
-        ((q[part] * scale[part, None, None] - rows[part]).sum(axis=2)) @ mean
-        for part in slabs(rows)
-    ]
+    parts = []
+    for part in slabs(rows):
+        error = q[part] * scale[part, None, None] - rows[part]
+        parts.append(np.einsum("oit,i->o", error, mean))
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -126,8 +126,7 @@ def _matmul_nbits(rewriter: Rewriter, layer: Layer) -> None:
     def numbers() -> NDArray[np.uint8]:
         q = (_with_scale(layer, tensor, scale) + 8).astype(np.uint8)  # 8 stands for zero
         pairs = q.reshape(layer.outputs, blocks, BLOCK // 2, 2)
-        packed: NDArray[np.uint8] = pairs[..., 0] | (pairs[..., 1] << 4)
-        return packed
+        return np.bitwise_or(pairs[..., 0], np.left_shift(pairs[..., 1], 4), dtype=np.uint8)
 
     packed = rewriter.lazy(
         f"{name}.weight.int4", numbers, UINT8, (layer.outputs, blocks, BLOCK // 2)
@@ -180,7 +179,8 @@ def _with_scale(
     """(outputs, inputs * taps) whole numbers for known block scales."""
     flat = layer.to_rows(tensor.numpy()).reshape(*scale.shape, BLOCK)
     q = np.rint(flat / scale[:, :, None])
-    return np.clip(q, -FOUR_BITS, FOUR_BITS).astype(np.int8).reshape(len(scale), -1)
+    numbers: NDArray[np.int8] = np.clip(q, -FOUR_BITS, FOUR_BITS).astype(np.int8)
+    return numbers.reshape(len(scale), -1)
 
 
 def _is_table(value: ir.Value) -> bool:

@@ -88,7 +88,7 @@ def channel_scales(rows: Rows, limit: int = SEVEN_BITS) -> NDArray[np.float32]:
 
 
 def best_clipping(rows: Rows, limit: int) -> NDArray[np.float32]:
-    """(outputs,): the scale of each output channel with the smallest squared error among ten clippings.
+    """Scales (outputs,) with the smallest squared error among ten clippings.
 
     Worth it below 6 bits: there a few clipped weights cost less than a coarse step for all.
     """

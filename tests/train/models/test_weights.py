@@ -14,6 +14,7 @@ from torch import nn
 from hummingbird_runtime.errors import ExecutionError, InputError, UsageError
 from hummingbird_train.models.autoencoder import AutoencoderConfig, AutoencoderKL
 from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
+from hummingbird_train.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 from hummingbird_train.models.weights import count_parameters, load_model, save_model
 
@@ -37,7 +38,7 @@ def rewrite(path: Path, *, metadata: dict[str, str] | None = None, **change: tor
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize(
     "model",
-    [VideoUNet(UNET), AutoencoderKL(VAE), TextEncoder(TEXT)],
+    [VideoUNet(UNET), AutoencoderKL(VAE), TextEncoder(TEXT), TinyDecoder(TinyDecoderConfig.tiny())],
     ids=lambda m: type(m).__name__,
 )
 def test_a_network_comes_back(model: nn.Module, dtype: torch.dtype, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hummingbird_export.convert.sandbox.values import Instance, Malformed, Refus
 MAX_TENSORS = 50_000
 MAX_NAME = 300
 MAX_DEPTH = 64
-MAX_MODULES = 200_000
+MAX_MODULES = 50_000
 
 ITEM_SIZES = {
     "float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int16": 2,
