@@ -107,9 +107,16 @@ class _Graph:
             entry = {**self.place(name), "layout": layout}
             if scale:
                 entry["scale"] = self.place(scale)
-            if zero and numpy_helper.to_array(self.tensors[zero]).any():
+            if zero and self.array(zero).any():
                 entry["zero_point"] = self.place(zero)
             yield name.removesuffix(".weight"), entry
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The numbers of an initializer, wherever they lie."""
+        found: NDArray[Any] = numpy_helper.to_array(
+            self.tensors[name], base_dir=str(self._path.parent)
+        )
+        return found
 
     def place(self, name: str) -> Entry:
         """File, offset, number format and sizes of an initializer."""
@@ -148,12 +155,14 @@ class _Graph:
         """Layout of a weight by its readers, and the initializers that dequantize it."""
         readers = self._readers.get(name, [])
         node, index = readers[0] if readers else (onnx.NodeProto(), 0)
+        if index == 1 and node.op_type == "MatMulIntegerToFloat":
+            return "linear_t", node.input[3], _input(node, 5)
+        if index == 1 and node.op_type == "MatMulInteger":  # its scale comes in after the product
+            scale = f"{name}.scale"
+            return "linear_t" if scale in self.tensors else None, scale, _input(node, 3)
         scale = zero = ""
-        if node.op_type == "DequantizeLinear" and index == 0:
-            scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
-        if node.op_type == "MatMulIntegerToFloat" and index == 1:
-            scale, zero = node.input[3], node.input[5] if len(node.input) > 5 else ""
-            return "linear_t", scale, zero
+        if index == 0 and node.op_type == "DequantizeLinear":
+            scale, zero = node.input[1], _input(node, 2)
         if scale or (node.op_type == "Cast" and self._widens(node)):
             if len(readers) != 1:
                 return None, "", ""
@@ -165,6 +174,11 @@ class _Graph:
 
     def _widens(self, node: onnx.NodeProto) -> bool:
         return bool(self.tensors[node.input[0]].data_type == TensorProto.FLOAT16)
+
+
+def _input(node: onnx.NodeProto, index: int) -> str:
+    """Name of an input, empty where it is left out."""
+    return node.input[index] if index < len(node.input) else ""
 
 
 def _layout(node: onnx.NodeProto, index: int) -> str | None:
@@ -197,7 +211,7 @@ def _factors(
     gain = np.float32(1.0) / outputs[layer] if layer in outputs else None
     step = graph.tensors.get(f"{layer}.result.scale")
     if step is not None:
-        units = numpy_helper.to_array(step).astype(np.float32)
+        units = graph.array(f"{layer}.result.scale").astype(np.float32)
         gain = (1.0 if gain is None else gain) / units
     if gain is not None:
         yield "output_gain", gain

@@ -16,11 +16,10 @@ from typing import Any
 
 import onnxruntime
 
-from hummingbird_export.compile import CompiledGraph
+from hummingbird_export.compile import CompiledGraph, opened
 from hummingbird_export.storage import EXTERNAL_THRESHOLD
-from hummingbird_export.verify import open_session, run_session
 from hummingbird_export.wrappers import Signature, example_feeds
-from hummingbird_runtime.manifest import ModelFacts
+from hummingbird_runtime.manifest import ModelFacts, SessionSettings
 
 RUNS = 3
 
@@ -44,15 +43,19 @@ def measure_graphs(
             "onnxruntime": onnxruntime.__version__,
         },
         "graphs": {
-            role: _measure(compiled.path, signature, facts)
+            role: _measure(compiled.path, signature, compiled.graph.session, facts)
             for role, (compiled, signature) in graphs.items()
         },
     }
 
 
-def _measure(path: Path, signature: Signature, facts: ModelFacts) -> dict[str, Any]:
+def _measure(
+    path: Path, signature: Signature, settings: SessionSettings, facts: ModelFacts
+) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in path.parent.iterdir())
     sizes = {name: axis.multiple_of for name, axis in signature.axes.items()}
+    if "F" in sizes:
+        sizes["F"] = facts.frames.allowed[0]
     if size <= EXTERNAL_THRESHOLD:
         usual = {
             "F": facts.frames.default,
@@ -65,14 +68,14 @@ def _measure(path: Path, signature: Signature, facts: ModelFacts) -> dict[str, A
         sizes = {name: usual[name] for name in sizes}
     feeds = example_feeds(signature, sizes)
     start = time.perf_counter()
-    session = open_session(path, signature.role)
-    load = time.perf_counter() - start
-    run_session(session, feeds, signature.role)
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        run_session(session, feeds, signature.role)
-        seconds.append(time.perf_counter() - start)
+    with opened(path, settings) as run:
+        load = time.perf_counter() - start
+        run(feeds)
+        seconds = []
+        for _ in range(RUNS):
+            start = time.perf_counter()
+            run(feeds)
+            seconds.append(time.perf_counter() - start)
     return {
         "bytes": size,
         "sizes": sizes,

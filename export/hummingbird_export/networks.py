@@ -6,6 +6,7 @@ makes in float32 is what the next is calibrated and judged on.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -170,6 +171,7 @@ def _compile(
         if error.code != "export.quality" or role != "vae_decoder":
             raise
         job.note(f"{error}; the decoder stays in fp16-storage")
+        shutil.rmtree(job.bundle / role)
         return _compile(job, role, network, "fp16-storage", subject, None)
     if precision == "fp16-storage":
         moved = rounding_error(network, exact)

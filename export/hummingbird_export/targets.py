@@ -155,11 +155,10 @@ _CPU_RULES = (
     ),
 )
 
-# Freed memory goes back to the system at once, at the price of page faults. Without prepacking,
-# weights stay in the mapped file; without constant folding, float16 ones stay float16 until used.
+# Without prepacking, weights stay in the mapped file, which the system can take back, and are packed
+# anew in every pass; without constant folding, float16 ones stay float16 until used.
 _LOWMEM_RULES = (
     *_CPU_RULES,
-    SettingsRule(SessionSettings(cpu_arena=False)),
     SettingsRule(SessionSettings(prepacking=False)),
     SettingsRule(
         SessionSettings(disabled_optimizers=("ConstantFolding",)), precisions=("fp16-storage",)
@@ -192,7 +191,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         name="cpu-lowmem",
-        summary="CPUs with little memory: smaller pieces, memory given back at once, slower",
+        summary="CPUs with little memory: smaller pieces, weights left in the file, slower",
         form="cpu",
         chunks="cpu-lowmem",
         precisions=("int8", "fp32", "fp16-storage", "int8-dynamic", "w8", "w4", "mixed"),
@@ -227,7 +226,7 @@ TARGETS: tuple[Target, ...] = (
         summary="Intel GPUs and CPUs through OpenVINO",
         form="portable",
         chunks="none",
-        precisions=("fp16", "fp32", "fp16-storage", "int8", "w4"),
+        precisions=("fp16-storage", "fp32", "int8", "w4"),
         providers=("OpenVINOExecutionProvider", CPU_PROVIDER),
         operators=STANDARD | NBITS,
         limits=FileLimits(largest_tensor=4 * _GIB - 1),

@@ -181,20 +181,24 @@ def integer_graph(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         "shifted": np.array([0, 1, 2], np.int8),
         "lin.weight": rng.integers(-64, 65, (4, 3)).astype(np.int8),
         "lin.weight.scale": np.array([0.1, 0.2, 0.3], np.float32),
+        "dynamic.weight": rng.integers(-64, 65, (4, 3)).astype(np.int8),
+        "dynamic.weight.scale": np.array([0.4, 0.5, 0.6], np.float32),
         "nibbles.weight": rng.integers(-7, 8, (4, 3)).astype(np.int8),
         "table.weight": rng.normal(size=(5, 4)).astype(np.float32),
     }
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 18]>
         g (float[1, 2, 4, 4] x, float[1, 4] t, int64[1] i) =>
-            (float[1, 3, 4, 4] y, float[1, 3] z, float[1, 4] r) {
+            (float[1, 3, 4, 4] y, float[1, 3] z, float[1, 4] r, int32[1, 3] total) {
             w = DequantizeLinear <axis = 0> (conv_weight, conv_weight_scale, zeros)
             y = Conv(x, w)
             m = DequantizeLinear <axis = 1> (lin_weight, lin_weight_scale, shifted)
             z1 = MatMul(t, m)
             wide = Cast <to = 1> (nibbles_weight)
             z2 = MatMul(t, wide)
-            z = Add(z1, z2)
+            q, s, o = DynamicQuantizeLinear(t)
+            total = MatMulInteger(q, dynamic_weight, o)
+            z = Sum(z1, z2)
             r = Gather(table_weight, i)
         }"""
     )
@@ -217,9 +221,9 @@ def test_integers_carry_scales_zero_points_and_the_factors_inside_them(tmp_path:
         input_factors={"conv": np.array([2.0, 4.0], np.float32)},
         output_factors={"lin": np.array([1.0, 2.0, 8.0], np.float32)},
     )
-    assert set(table) == {"conv", "lin"}
-    conv, lin = (record(Weight, table[name][0], "entry") for name in ("conv", "lin"))
-    for weight in (conv, lin):
+    assert set(table) == {"conv", "dynamic", "lin"}
+    conv, dynamic, lin = (record(Weight, table[name][0], "entry") for name in sorted(table))
+    for weight in (conv, dynamic, lin):
         assert np.array_equal(read(tmp_path, weight), arrays[weight.name])
         assert np.array_equal(read(tmp_path, weight.scale), arrays[weight.scale.name])
     assert conv.zero_point is None  # all 0

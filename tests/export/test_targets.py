@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from hummingbird_export.lowering.form import CPU, CPU_LOWMEM, PORTABLE
-from hummingbird_export.targets import TARGETS, Target, find_target, target_names
+from hummingbird_export.lowering.form import PORTABLE
+from hummingbird_export.targets import TARGETS, SettingsRule, Target, find_target, target_names
 from hummingbird_runtime.errors import UsageError
-from hummingbird_runtime.manifest import SessionSettings
+from hummingbird_runtime.manifest import Precision, SessionSettings
 from hummingbird_runtime.operators import ALLOWED_OPERATORS, NEWEST_OPSET, OLDEST_OPSET
+from hummingbird_train.models.unet import UNetConfig
 
 every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 
@@ -48,42 +50,50 @@ def test_a_target_asks_only_for_what_the_runtime_takes(target: Target):
 
 @every_target
 def test_form_chunks_and_operators_agree(target: Target):
+    form = target.form_for(UNetConfig.hummingbird_07b(), (26, 40, 64))
     fused = "com.microsoft:MultiHeadAttention" in target.operators
-    assert fused == (target.form == "cpu") == target.lowering.fused
-    assert {"none": PORTABLE, "cpu": CPU, "cpu-lowmem": CPU_LOWMEM}[target.chunks] is (
-        target.lowering
-    )
+    assert fused == (target.form == "cpu") == form.fused
+    assert (target.chunks == "none") == (form == PORTABLE)
     bits = "com.microsoft:MatMulNBits" in target.operators
     assert bits == bool({"w4", "w8", "mixed"} & set(target.precisions))
 
 
-def test_cpu_settings_are_the_measured_ones():
-    cpu = find_target("cpu")
-    assert cpu.settings("unet", "fp32") == SessionSettings(
-        memory_reuse=False, cpu_arena=True, optimization="basic"
-    )
-    assert cpu.settings("unet", "int8") == SessionSettings(
-        memory_reuse=False, cpu_arena=True, optimization="all"
-    )
-    assert cpu.settings("text_encoder", "fp32") == SessionSettings()
+def test_less_memory_is_smaller_pieces():
+    config, size = UNetConfig.hummingbird_07b(), (26, 40, 64)
+    usual, small = (find_target(n).form_for(config, size) for n in ("cpu", "cpu-lowmem"))
+    pairs = list(zip(usual.frame_chunks, small.frame_chunks, strict=True))
+    assert all(1 <= a <= b <= 26 for a, b in pairs)
+    assert pairs[0][0] < pairs[0][1]
 
 
-def test_little_memory_gives_every_graph_its_settings():
+def test_later_rules_win_and_rules_are_for_roles_and_precisions():
+    target = replace(
+        find_target("portable"),
+        rules=(
+            SettingsRule(SessionSettings(cpu_arena=True, prepacking=True)),
+            SettingsRule(SessionSettings(cpu_arena=False), roles=("unet",)),
+            SettingsRule(SessionSettings(optimization="all"), precisions=("int8",)),
+        ),
+    )
+    plain = SessionSettings(cpu_arena=True, prepacking=True)
+    assert target.settings("text_encoder", "fp32") == plain
+    assert target.settings("unet", "fp32") == replace(plain, cpu_arena=False)
+    assert target.settings("unet", "int8") == replace(plain, cpu_arena=False, optimization="all")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_cpu_targets_do_not_keep_a_buffer_of_every_shape(precision: Precision):
+    usual, small = (find_target(n).settings("unet", precision) for n in ("cpu", "cpu-lowmem"))
+    assert usual.memory_reuse is False
+    assert small.memory_reuse is False
+    assert (usual.prepacking, small.prepacking) == (None, False)
+    assert usual.optimization is not None
+
+
+def test_weights_stored_as_half_stay_so_in_memory_where_it_is_short():
     lowmem = find_target("cpu-lowmem")
-    assert lowmem.settings("unet", "fp32") == SessionSettings(
-        memory_reuse=False,
-        memory_pattern=False,
-        cpu_arena=False,
-        optimization="basic",
-        prepacking=False,
-    )
-    assert lowmem.settings("unet", "int8") == SessionSettings(
-        memory_reuse=False, memory_pattern=False, cpu_arena=False, optimization="all"
-    )
-    assert lowmem.settings("vae_decoder", "int8") == SessionSettings(
-        memory_pattern=False, cpu_arena=False
-    )
     assert lowmem.settings("unet", "fp16-storage").disabled_optimizers == ("ConstantFolding",)
+    assert lowmem.settings("unet", "fp32").disabled_optimizers == ()
 
 
 def test_other_targets_leave_the_defaults():
@@ -93,7 +103,9 @@ def test_other_targets_leave_the_defaults():
 def test_a_precision_is_checked_against_the_target():
     qnn = find_target("android-qnn")
     assert qnn.check_precision("int8") == "int8" == qnn.default_precision
-    with pytest.raises(UsageError, match="got precision w4, expected one of int8, fp16") as caught:
+    with pytest.raises(
+        UsageError, match="got precision w4, expected one of int8, fp16-storage"
+    ) as caught:
         qnn.check_precision("w4")
     assert caught.value.code == "export.target_precision"
 

@@ -45,7 +45,9 @@ class Sketch:
 
     def ops(self, op_type: str, *inputs: ir.Value | None, name="", outputs=1, **attributes):
         label = name or f"{op_type}{len(self.graph)}"
-        node = ir.node(op_type, list(inputs), attributes=attributes, name=label, num_outputs=outputs)
+        node = ir.node(
+            op_type, list(inputs), attributes=attributes, name=label, num_outputs=outputs
+        )
         for index, value in enumerate(node.outputs):
             value.name = f"{label}:{index}"
         self.graph.append(node)
@@ -69,9 +71,7 @@ def run(path: Path, feeds: dict[str, np.ndarray], *, optimized: Path | None = No
     options.intra_op_num_threads = 1
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
 
 
@@ -87,7 +87,9 @@ def snr_db(got: np.ndarray, want: np.ndarray) -> float:
     return float(10 * np.log10(np.square(want, dtype=np.float64).sum() / max(noise, 1e-30)))
 
 
-def conv_pair(rng: np.random.Generator, *, channels: int = 16, clones: int = 2, spread: float = 1.0):
+def conv_pair(
+    rng: np.random.Generator, *, channels: int = 16, clones: int = 2, spread: float = 1.0
+):
     """Conv (module ``block.conv``), cloned over frames, on channels of unequal size.
 
     Returns the model and one input of 4 frames.

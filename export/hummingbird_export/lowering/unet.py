@@ -62,7 +62,9 @@ def lower_unet(unet: VideoUNet, signature: Signature, form: Form = PORTABLE) -> 
         with g.scope(f"output_blocks.{index}"):
             h = _stage(s, [h, skips.pop()], stage, level)
         level -= isinstance(stage[-1], Upsample)
-    h = silu(g, form, group_norm(g, "out.0", h, unet.out[0]))
+    h = group_norm(g, "out.0", h, unet.out[0])
+    with g.scope("out.1"):
+        h = silu(g, form, h)
     h = convolution(g, "out.2", h, unet.out[2])
     h = g.op("Transpose", h, perm=[1, 0, 2, 3], name="out/Clip")
     h = g.op("Unsqueeze", h, g.constant([0]), name="out/Unsqueeze")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -32,17 +33,17 @@ class Layer:
     nodes: tuple[ir.Node, ...]
     """Readers of the weight, all of one operator."""
 
-    @property
+    @cached_property
     def is_conv(self) -> bool:
         """Whether this is a convolution."""
         return self.nodes[0].op_type == "Conv"
 
-    @property
+    @cached_property
     def transposed(self) -> bool:
         """Whether the matrix is stored as (in, out)."""
         return not self.is_conv and not self.nodes[0].attributes.get_int("transB", 0)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the stored weight."""
         assert self.weight.const_value is not None
