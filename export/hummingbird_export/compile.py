@@ -7,6 +7,7 @@ trajectories, quantized, saved again and held to its quality gate. What fails a 
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from hummingbird_export.passes.half_storage import store_weights_as_half
 from hummingbird_export.passes.split_linear import split_linear_layers
 from hummingbird_export.quality import Judge
 from hummingbird_export.quantize import calibrate, quantize_graph
+from hummingbird_export.quantize.mixed import choose_mixed, estimate_sensitivity, to_json
+from hummingbird_export.quantize.plan import Mode
 from hummingbird_export.quantize.ranges import Ranges
 from hummingbird_export.simplify import Simplifier, simplify_graph
 from hummingbird_export.storage import EXTERNAL_THRESHOLD, save_graph
@@ -55,7 +58,7 @@ Run = Callable[[Feeds], NDArray[np.float32]]
 FLOATS = ("fp32", "fp16-storage")
 """Precisions whose graphs compute exactly what torch computes with the same weights."""
 
-CALIBRATED = ("int8", "mixed", "w4")
+CALIBRATED = ("int8", "mixed")
 """Precisions that need the ranges of activations."""
 
 INSIDE = 1023
@@ -147,7 +150,10 @@ def compile_graph(
             job.note(f"{role}: quantizing to {precision}")
             model = ir.load(exact / "model.onnx")
             fused = job.target.form == "cpu"
-            report = quantize_graph(model, precision, ranges=ranges, fused=fused)
+            overrides = _choose_mixed(model, ranges, folder) if precision == "mixed" else None
+            report = quantize_graph(
+                model, precision, ranges=ranges, overrides=overrides, fused=fused
+            )
             factors = {
                 "input_factors": report.input_factors,
                 "output_factors": report.output_factors,
@@ -274,6 +280,15 @@ def opened(path: Path, settings: SessionSettings) -> Iterator[Run]:
     else:
         session = open_session(path, role, settings)
         yield lambda feeds: run_session(session, feeds, role)[0]
+
+
+def _choose_mixed(model: ir.Model, ranges: Ranges | None, folder: Path) -> dict[str, Mode]:
+    """Which layers take 4-bit weights; the sensitivities go into the bundle."""
+    assert ranges is not None
+    found = estimate_sensitivity(model, ranges)
+    text = json.dumps(to_json(found), indent=1)
+    (folder / "sensitivity.json").write_text(text + "\n", encoding="utf-8")
+    return choose_mixed(model, found)
 
 
 def _save(model: ir.Model, job: Job, role: str, folder: Path) -> Path:

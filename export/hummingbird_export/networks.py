@@ -18,7 +18,13 @@ from torch import nn
 from hummingbird_export.compile import FLOATS, CompiledGraph, Job, compile_graph
 from hummingbird_export.gates import CASES
 from hummingbird_export.precision import round_to_half, rounding_error
-from hummingbird_export.quality import DecoderJudge, Judge, TextJudge, UNetJudge
+from hummingbird_export.quality import (
+    DecoderJudge,
+    Judge,
+    TextJudge,
+    UNetJudge,
+    example_prompts,
+)
 from hummingbird_export.trajectory import Case, Settings
 from hummingbird_export.wrappers import (
     Signature,
@@ -47,19 +53,6 @@ STEPS = 4
 FEW_CELLS = 4096
 """A default clip of more latent cells is judged at a smaller size."""
 
-PROMPTS = (
-    "a drone flying over a snowy forest",
-    "a cat surfing on a wave at sunset",
-    "an old man reading a newspaper in a cafe, close up",
-    "waves breaking on dark rocks, slow motion",
-    "a red vintage car driving along a mountain road",
-    "fireworks above a city at night",
-    "a horse galloping through a field of flowers",
-    "a robot watering plants on a balcony, animated style",
-)
-"""Eight subjects, for models that draw anything."""
-
-
 @dataclass
 class Subject:
     """What the judges need to know of the model."""
@@ -73,8 +66,7 @@ class Subject:
 
     def prompts(self) -> list[NDArray[np.int64]]:
         """Token ids [1, L] of ``CASES`` prompts of the model's own vocabulary."""
-        texts = self.facts.vocabulary_examples if self.facts.grammar else PROMPTS
-        return [self.tokenizer.encode(texts[i % len(texts)]).ids for i in range(CASES)]
+        return [self.tokenizer.encode(text).ids for text in example_prompts(self.facts, CASES)]
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The prompt's embedding [1, L, D], by torch."""
@@ -82,26 +74,37 @@ class Subject:
             embedding: NDArray[np.float32] = self.text_encoder(torch.from_numpy(ids)).numpy()
         return embedding
 
-    def settings(self, fewest_frames: int, multiple: int) -> Settings:
-        """How clips are sampled: at the default size, or a smaller one where that is large."""
-        facts, cell = self.facts, self.facts.vae_scale_factor
-        frames, height, width = (
-            facts.frames.default,
-            facts.height.default // cell,
-            facts.width.default // cell,
-        )
-        if frames * height * width > FEW_CELLS:
-            frames, height, width = max(8, fewest_frames), 2 * multiple, 2 * multiple
-        two_pass = facts.guidance.kind == "cfg"
-        return Settings(
-            scheduler=self.scheduler,
-            latent=(facts.latent_channels, frames, height, width),
-            steps=STEPS,
-            guidance=facts.guidance.default,
-            guidance_dim=facts.timestep_cond_dim,
-            negative=self.embed(self.tokenizer.encode("").ids) if two_pass else None,
-            fps=facts.fps_condition.default,
-        )
+
+def sampling_settings(
+    facts: ModelFacts, scheduler: SchedulerConfig, *, negative: NDArray[np.float32]
+) -> Settings:
+    """How clips are sampled for calibration and gates.
+
+    At the default size, or a smaller one where that is large.
+
+    Args:
+        facts: of the bundle, its fewest frames included.
+        scheduler: of the model.
+        negative: embedding of the empty prompt, for two-pass guidance.
+    """
+    cell = facts.vae_scale_factor
+    frames, height, width = (
+        facts.frames.default,
+        facts.height.default // cell,
+        facts.width.default // cell,
+    )
+    if frames * height * width > FEW_CELLS:
+        frames = max(8, facts.frames.allowed[0])
+        height = width = 2 * facts.height.multiple_of // cell
+    return Settings(
+        scheduler=scheduler,
+        latent=(facts.latent_channels, frames, height, width),
+        steps=STEPS,
+        guidance=facts.guidance.default,
+        guidance_dim=facts.timestep_cond_dim,
+        negative=negative if facts.guidance.kind == "cfg" else None,
+        fps=facts.fps_condition.default,
+    )
 
 
 def compile_networks(
@@ -144,7 +147,8 @@ def _judge(
         return TextJudge(subject.prompts())
     if isinstance(network, VideoUNet):
         cases = [Case(subject.embed(ids), seed) for seed, ids in enumerate(subject.prompts())]
-        settings = subject.settings(job.least.get("F", 1), network.config.size_multiple)
+        nothing = subject.embed(subject.tokenizer.encode("").ids)
+        settings = sampling_settings(subject.facts, subject.scheduler, negative=nothing)
         return UNetJudge(cases, settings, force=subject.force)
     return DecoderJudge([latent / subject.facts.scaling_factor for latent in latents])
 

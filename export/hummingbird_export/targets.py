@@ -155,8 +155,8 @@ _CPU_RULES = (
     ),
 )
 
-# Without prepacking, weights stay in the mapped file, which the system can take back, and are packed
-# anew in every pass; without constant folding, float16 ones stay float16 until used.
+# Without prepacking, weights stay in the mapped file, which the system can take back, and are
+# packed anew in every pass; without constant folding, float16 ones stay float16 until used.
 _LOWMEM_RULES = (
     *_CPU_RULES,
     SettingsRule(SessionSettings(prepacking=False)),
