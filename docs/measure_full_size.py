@@ -1,6 +1,6 @@
 """Seconds and memory of published-size graphs at 26 x 40 x 64 latents, 2 threads, interleaved.
 
-    python docs/measure_full_size.py passes ARM=BUNDLE ... [--torch] [--openvino BUNDLE] [--rounds 4]
+    python docs/measure_full_size.py passes ARM=BUNDLE ... [--torch] [--openvino GRAPH] [--rounds 4]
     python docs/measure_full_size.py decode BUNDLE ... [--frames 26]
 
 Each arm lives in a process of its own. A round runs one U-Net pass of every arm in turn, so that
@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("what", choices=("passes", "decode", "serve"))
     parser.add_argument("arms", nargs="+")
     parser.add_argument("--torch", action="store_true", help="also 0.7B in torch eager")
-    parser.add_argument("--openvino", metavar="BUNDLE", help="also OpenVINO on this portable graph")
+    parser.add_argument("--openvino", metavar="GRAPH", help="also OpenVINO on a portable graph")
+    parser.add_argument("--openvino-python", default=sys.executable, help="where OpenVINO is")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--frames", type=int, default=26)
     parser.add_argument("--json", type=Path)
@@ -42,7 +43,11 @@ def main() -> None:
         if parsed.torch:
             asked["torch eager"] = {"kind": "torch"}
         if parsed.openvino:
-            asked["OpenVINO, portable"] = {"kind": "openvino", "bundle": parsed.openvino}
+            asked["OpenVINO, portable"] = {
+                "kind": "openvino",
+                "graph": parsed.openvino,
+                "python": parsed.openvino_python,
+            }
         interleave(asked, parsed.rounds, parsed.json)
     else:
         for bundle in parsed.arms:
@@ -70,9 +75,7 @@ def interleave(asked: dict[str, dict[str, Any]], rounds: int, out: Path | None) 
     print(f"\n| arm | median s | passes | against {first} | peak GB after {rounds} |")
     print("|---|---|---|---|---|")
     for name, values in seconds.items():
-        ratio = statistics.median(
-            b / a for a, b in zip(seconds[first], values, strict=True)
-        )
+        ratio = statistics.median(b / a for a, b in zip(seconds[first], values, strict=True))
         listed = ", ".join(f"{value:.1f}" for value in values)
         middle = statistics.median(values)
         print(f"| {name} | {middle:.1f} | {listed} | {ratio:.3f} | {peaks[name]:.2f} |")
@@ -87,7 +90,7 @@ class Arm:
 
     def __init__(self, question: dict[str, Any]) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, __file__, "serve", json.dumps(question)],
+            [question.get("python", sys.executable), __file__, "serve", json.dumps(question)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -177,17 +180,26 @@ def _torch(question: dict[str, Any]) -> Any:
 def _openvino(question: dict[str, Any]) -> Any:
     import openvino
 
-    from hummingbird_runtime.bundle import Bundle
+    from hummingbird_runtime.manifest import Tensor
 
-    bundle = Bundle.open(question["bundle"])
-    feeds = _feeds(bundle.graph("unet").inputs)
     core = openvino.Core()
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": THREADS})
-    model = core.read_model(str(bundle.path("unet")))
+    model = core.read_model(question["graph"])
+    tensors = [
+        Tensor(port.any_name, "float32", _dims(port.partial_shape, port.any_name))
+        for port in model.inputs
+    ]
+    feeds = _feeds(tensors)
     model.reshape({name: list(array.shape) for name, array in feeds.items()})
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     return lambda: request.infer(feeds)
+
+
+def _dims(shape: Any, name: str) -> tuple[int | str, ...]:
+    """Sizes of an input; the free ones of the sample are F, h and w."""
+    letters = iter("Fhw" if name == "sample" else "")
+    return tuple(next(letters) if dim.is_dynamic else dim.get_length() for dim in shape)
 
 
 def decode(path: Path, frames: int) -> None:

@@ -53,6 +53,7 @@ STEPS = 4
 FEW_CELLS = 4096
 """A default clip of more latent cells is judged at a smaller size."""
 
+
 @dataclass
 class Subject:
     """What the judges need to know of the model."""

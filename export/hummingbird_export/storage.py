@@ -76,7 +76,7 @@ def save_graph(
     model.metadata_props.update(metadata or {})
     path = folder / "model.onnx"
     if weight_bytes(model) <= external_threshold:
-        ir.save(model, path)
+        ir.save(ir.external_data.load_to_model(model), path)
     else:
         ir.save(
             model,
