@@ -148,14 +148,21 @@ def _feeds(tensors: Any) -> dict[str, Any]:
 
 
 def _graph(question: dict[str, Any]) -> Any:
+    """The U-Net of a bundle, or a graph file alone under the settings of target cpu."""
     from hummingbird_runtime.bundle import Bundle
     from hummingbird_runtime.session import OnnxRuntimeBackend, SessionOptions
 
-    bundle = Bundle.open(question["bundle"])
-    entry = bundle.graph("unet")
-    options = SessionOptions(threads=THREADS).for_graph(entry.session)
-    session = OnnxRuntimeBackend().open(bundle.path("unet"), options)
-    feeds = _feeds(entry.inputs)
+    path, options = Path(question["bundle"]), SessionOptions(threads=THREADS)
+    if path.suffix == ".onnx":
+        from hummingbird_export.targets import find_target
+
+        options = options.for_graph(find_target("cpu").settings("unet", "fp32"))
+    else:
+        bundle = Bundle.open(path)
+        options = options.for_graph(bundle.graph("unet").session)
+        path = bundle.path("unet")
+    session = OnnxRuntimeBackend().open(path, options)
+    feeds = _feeds(session.inputs)
     return lambda: session.run(feeds)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_runtime.errors import ExecutionError, ResourceError
+from hummingbird_runtime.errors import ExecutionError, HummingbirdError, ResourceError
 from hummingbird_runtime.session import OnnxRuntimeBackend, SessionOptions
 from hummingbird_runtime.session_settings import SessionSettings
 
@@ -156,6 +156,8 @@ def _serve() -> None:
     for line in sys.stdin:
         try:
             answer = _answer(json.loads(line), state)
+        except HummingbirdError as error:
+            answer = {"error": error.message}
         except Exception as error:  # the parent raises it under its own type
             answer = {"error": (str(error).splitlines() or [type(error).__name__])[0][:300]}
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -32,11 +32,13 @@ class Frames:
     """Number of frames of a clip."""
 
     trained: int
+    """May lie outside of what is allowed: a bundle of one fixed size need not be that size."""
     default: int
     allowed: tuple[int, int]
 
     def __post_init__(self) -> None:
-        _check_range("frames", self.allowed, (1, MAX_FRAMES), self.trained, self.default)
+        _check_range("frames", self.allowed, (1, MAX_FRAMES), self.default)
+        _check_range("frames", (1, MAX_FRAMES), (1, MAX_FRAMES), self.trained)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Side:
     allowed: tuple[int, int]
 
     def __post_init__(self) -> None:
-        _check_range("height/width", self.allowed, (1, MAX_SIDE), self.trained, self.default)
+        _check_range("height/width", self.allowed, (1, MAX_SIDE), self.default)
+        _check_range("height/width", (1, MAX_SIDE), (1, MAX_SIDE), self.trained)
         if self.multiple_of < 1 or self.default % self.multiple_of:
             fail(
                 "model.height/width",

@@ -105,7 +105,7 @@ def test_every_setting_reaches_the_session(
 
 def test_settings_are_the_childs_business(graph: Path):
     wrong = dataclasses.replace(SETTINGS, optimization="nonsense")  # type: ignore[arg-type]
-    with pytest.raises(ExecutionError, match="graph unet: 'nonsense'"), GraphProcess(graph, wrong):
+    with pytest.raises(ExecutionError, match="'nonsense'; the file is"), GraphProcess(graph, wrong):
         pass
 
 

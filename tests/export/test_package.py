@@ -38,7 +38,9 @@ FILES = {
     "tokenizer/tokenizer_config.json",
     "tokenizer/vocab.json",
     "unet/config.json",
+    "unet/initializers.json",
     "unet/model.onnx",
+    "unet/model.onnx_data",
     "vae_decoder/config.json",
     "vae_decoder/model.onnx",
 }

@@ -44,13 +44,13 @@ def networks() -> micro_models.Networks:
         tiny,
         unet=replace(
             tiny.unet,
-            model_channels=32,
+            model_channels=64,
             channel_mult=(1,),
             attention_resolutions=(),
-            num_head_channels=16,
-            norm_num_groups=4,
+            num_head_channels=32,
+            norm_num_groups=8,
             context_dim=64,
-            time_cond_proj_dim=32,
+            time_cond_proj_dim=64,
         ),
         vae=replace(
             tiny.vae,

@@ -78,7 +78,7 @@ def fetch(
         The folder.
 
     Raises:
-        UsageError: ``fetch.revision``, ``fetch.file``, ``fetch.sha256``, ``output.exists``,
+        UsageError: ``fetch.revision``, ``fetch.file``, ``fetch.checksum``, ``output.exists``,
             ``output.not_a_checkpoint``.
         IntegrityError: ``fetch.hash_mismatch``.
         ResourceError: ``fetch.failed``, ``output.*``.
@@ -129,7 +129,7 @@ def _check_request(
         _checked_name(name)
     if sha256 is not None and (len(names) != 1 or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
         raise UsageError(
-            "fetch.sha256",
+            "fetch.checksum",
             f"--sha256, got {sha256[:80]!r} for {len(names)} files, expected 64 hex digits and one "
             "--file",
             hint="fetch files one by one to check them",

@@ -28,6 +28,7 @@ from hummingbird_export.lowering.layers import (
 )
 from hummingbird_export.lowering.sizes import Sizes
 from hummingbird_train.models.attention import (
+    GEGLU,
     Attention,
     FeedForward,
     SpatialTransformer,
@@ -125,7 +126,7 @@ def spatial_transformer(s: Scene, x: ir.Value, module: SpatialTransformer, level
         h = g.op("Transpose", h, perm=[0, 2, 1], name="ToTokens")  # (n, h*w, c)
         h = g.op("Reshape", h, g.constant([-1, channels]), name="Tokens")
         h = dense(g, "proj_in", h, module.proj_in)
-        for index, block in enumerate(module.transformer_blocks):
+        for index, block in enumerate(_blocks(module)):
             with g.scope(f"transformer_blocks.{index}"):
                 h = _spatial_block(s, h, block, level, keys[index])
         h = dense(g, "proj_out", h, module.proj_out)
@@ -136,10 +137,14 @@ def spatial_transformer(s: Scene, x: ir.Value, module: SpatialTransformer, level
     return s.sizes.join(done)
 
 
+def _blocks(module: SpatialTransformer | TemporalTransformer) -> list[TransformerBlock]:
+    return [block for block in module.transformer_blocks if isinstance(block, TransformerBlock)]
+
+
 def _prompt_keys(s: Scene, module: SpatialTransformer) -> list[tuple[ir.Value, ir.Value]]:
     """Keys and values of the prompt for each block: (l, c), computed once for all frames."""
     found = []
-    for index, block in enumerate(module.transformer_blocks):
+    for index, block in enumerate(_blocks(module)):
         with s.g.scope(f"transformer_blocks.{index}", "attn2"):
             found.append(
                 (
@@ -175,7 +180,9 @@ def _feed_forward(s: Scene, x: ir.Value, block: TransformerBlock) -> ir.Value:
 
 def feed_forward(s: Scene, x: ir.Value, module: FeedForward) -> ir.Value:
     """GEGLU and back. Its projection is stored as two matrices: no copy to halve a result."""
-    projection = module.net[0].proj
+    geglu = module.net[0]
+    assert isinstance(geglu, GEGLU)
+    projection = geglu.proj
     (value_w, gate_w), (value_b, gate_b) = projection.weight.chunk(2), projection.bias.chunk(2)
     with s.g.scope("net.0.proj"):
         value = linear(s.g, "value", x, value_w, value_b)
@@ -271,12 +278,15 @@ def temporal_transformer(
     normal = group_norm(g, "norm", clip, module.norm)
     lines = g.op("Squeeze", normal, g.constant([0]), name="Lines")  # (c, t, h*w)
     done = []
-    for piece in s.sizes.split(lines, ("hw", level), s.form.cells_at(level), axis=2):
+    pieces = s.form.cells_at(level)
+    inner = int(module.proj_in.weight.shape[0])  # wider than the channels in init_attn
+    pieces = -(-pieces * inner // channels) if pieces > 1 else 1
+    for piece in s.sizes.split(lines, ("hw", level), pieces, axis=2):
         # Tokens are (t * cells, c): an order that one moved axis gives, either way.
         h = g.op("Transpose", piece, perm=[1, 2, 0], name="ToTokens")
         h = g.op("Reshape", h, g.constant([-1, channels]), name="Tokens")
         h = _projection(g, "proj_in", h, module.proj_in)
-        for index, block in enumerate(module.transformer_blocks):
+        for index, block in enumerate(_blocks(module)):
             with g.scope(f"transformer_blocks.{index}"):
                 h = _temporal_block(s, h, block)
         h = _projection(g, "proj_out", h, module.proj_out)

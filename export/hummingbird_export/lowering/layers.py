@@ -27,15 +27,15 @@ def linear(
         return g.op("Gemm", *inputs)
 
 
-def dense(g: GraphBuilder, name: str, x: ir.Value, module: nn.Linear) -> ir.Value:
+def dense(g: GraphBuilder, name: str, x: ir.Value, module: nn.Module) -> ir.Value:
     """A torch Linear on (m, c_in)."""
+    assert isinstance(module, nn.Linear)
     return linear(g, name, x, module.weight, module.bias)
 
 
-def convolution(
-    g: GraphBuilder, name: str, x: ir.Value, module: nn.Conv2d, weight: Tensor | None = None
-) -> ir.Value:
+def convolution(g: GraphBuilder, name: str, x: ir.Value, module: nn.Module) -> ir.Value:
     """A torch Conv2d on (n, c, h, w)."""
+    assert isinstance(module, nn.Conv2d)
     assert isinstance(module.padding, tuple)
     pads = [*module.padding, *module.padding]
     return conv2d(g, name, x, module.weight, module.bias, pads=pads, strides=[*module.stride])
@@ -60,11 +60,12 @@ def conv2d(
         return g.op("Conv", *inputs, kernel_shape=kernel, pads=pads, strides=strides)
 
 
-def group_norm(g: GraphBuilder, name: str, x: ir.Value, module: nn.GroupNorm) -> ir.Value:
+def group_norm(g: GraphBuilder, name: str, x: ir.Value, module: nn.Module) -> ir.Value:
     """GroupNorm of (n, c, ...) with four dimensions: InstanceNormalization, then the affine part.
 
     Statistics run over each group of channels and everything behind them.
     """
+    assert isinstance(module, nn.GroupNorm)
     groups, channels = module.num_groups, module.num_channels
     with g.scope(name):
         grouped = g.op("Reshape", x, g.constant([0, groups, -1]), name="Group")
@@ -76,8 +77,9 @@ def group_norm(g: GraphBuilder, name: str, x: ir.Value, module: nn.GroupNorm) ->
         return g.op("Add", scaled, g.weight("bias", module.bias.view(shape)))
 
 
-def layer_norm(g: GraphBuilder, name: str, x: ir.Value, module: nn.LayerNorm) -> ir.Value:
+def layer_norm(g: GraphBuilder, name: str, x: ir.Value, module: nn.Module) -> ir.Value:
     """LayerNorm over the channels of tokens."""
+    assert isinstance(module, nn.LayerNorm)
     with g.scope(name):
         weight, bias = g.weight("weight", module.weight), g.weight("bias", module.bias)
         return g.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=module.eps)

@@ -36,8 +36,8 @@ class Sizes:
         """One size as int64 [1]."""
         if which not in self._known:
             g = self._g
+            assert not isinstance(which, str)
             kind, level = which
-            assert isinstance(level, int)
             if kind == "hw":
                 sides = self.size(("h", level)), self.size(("w", level))
                 self._known[which] = g.op("Mul", *sides, name="sizes/Cells")

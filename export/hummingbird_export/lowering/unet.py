@@ -53,7 +53,7 @@ def lower_unet(unet: VideoUNet, signature: Signature, form: Form = PORTABLE) -> 
     for index, stage in enumerate(unet.input_blocks[1:], start=1):
         with g.scope(f"input_blocks.{index}"):
             h = _stage(s, [h], stage, level)
-        level += isinstance(stage[0], Downsample)
+        level += _ends_with(stage, Downsample)
         skips.append(h)
     if unet.config.middle_block:
         with g.scope("middle_block"):
@@ -61,7 +61,7 @@ def lower_unet(unet: VideoUNet, signature: Signature, form: Form = PORTABLE) -> 
     for index, stage in enumerate(unet.output_blocks):
         with g.scope(f"output_blocks.{index}"):
             h = _stage(s, [h, skips.pop()], stage, level)
-        level -= isinstance(stage[-1], Upsample)
+        level -= _ends_with(stage, Upsample)
     h = group_norm(g, "out.0", h, unet.out[0])
     with g.scope("out.1"):
         h = silu(g, form, h)
@@ -113,6 +113,10 @@ def _stage(s: Scene, x: list[ir.Value], stage: Stage | nn.Module, level: int) ->
         with s.g.scope(str(index)):
             x = [_block(s, x, module, level)]
     return x[0]
+
+
+def _ends_with(stage: nn.Module, kind: type[nn.Module]) -> bool:
+    return isinstance(list(stage.children())[-1], kind)
 
 
 def _block(s: Scene, x: list[ir.Value], module: nn.Module, level: int) -> ir.Value:

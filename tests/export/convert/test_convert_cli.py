@@ -281,7 +281,7 @@ def test_names_that_leave_the_folder_are_refused(hub: FakeHub, tmp_path: Path, n
 @pytest.mark.parametrize("words", [["--sha256", "0" * 64], ["--sha256", "zz", "--file", "a"]])
 def test_a_hash_goes_with_one_file(hub: FakeHub, tmp_path: Path, words: list[str], capsys):
     assert fetch("-o", str(tmp_path / "out"), *words) == 2
-    assert "fetch.sha256" in error_line(capsys)
+    assert "fetch.checksum" in error_line(capsys)
 
 
 def test_faults_of_the_network_are_one_line(hub: FakeHub, tmp_path: Path, capsys):
