@@ -10,6 +10,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from hummingbird_runtime.errors import ResourceError
+
 EXTERNAL_THRESHOLD = 64 * 2**20
 """Weights above this many bytes leave the protobuf, which cannot exceed 2 GB."""
 
@@ -86,4 +88,27 @@ def save_graph(
             alignment=MAP_ALIGNMENT,
             align_threshold=MAP_ALIGNMENT - 1,
         )
+        _check_whole(path)
     return path
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse external data that are shorter than the graph says: writers may stop in silence.
+
+    Raises:
+        ResourceError: ``output.write_failed``.
+    """
+    tensors = (value.const_value for value in ir.load(path).graph.initializers.values())
+    ends = [
+        (tensor.offset or 0) + (tensor.length or 0)
+        for tensor in tensors
+        if isinstance(tensor, ir.ExternalTensor)
+    ]
+    data = path.with_name("model.onnx_data")
+    size = data.stat().st_size if data.exists() else 0
+    if size < max(ends, default=0):
+        raise ResourceError(
+            "output.write_failed",
+            f"{data.name}: got {size} bytes on disk, expected {max(ends)}",
+            hint="free disk space, or raise the limit on file sizes",
+        )

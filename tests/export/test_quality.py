@@ -188,21 +188,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
     monkeypatch.setattr(compiling, "quantize_graph", wrong)
 
 
-@pytest.mark.parametrize("spoilt", [False, True], ids=["sound", "spoilt"])
 def test_a_wrong_scale_in_a_u_net_is_refused(
-    spoilt: bool, tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     job = quick_export.job(tmp_path, "cpu")
     subject = quick_export.subject(job, tokenizer_folder)
-    networks = {"unet": quick_export.networks()[0]}
-    if not spoilt:
-        graph = compile_networks(job, networks, {"unet": "int8"}, subject)["unet"][0].graph
-        assert graph.precision == "int8"
-        assert graph.quality["snr_db_mean"] > GATES["int8"].mean_db
-        return
     spoil(monkeypatch, "unet")
     with pytest.raises(ExecutionError) as caught:
-        compile_networks(job, networks, {"unet": "int8"}, subject)
+        compile_networks(job, {"unet": quick_export.networks()[0]}, {"unet": "int8"}, subject)
     assert caught.value.code == CODE
     assert not list(tmp_path.glob("work-*"))
 

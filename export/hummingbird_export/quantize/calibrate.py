@@ -63,7 +63,8 @@ def open_in_memory(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena=options.enable_mem_reuse = options.enable_mem_pattern = False  # both only raise the peak
+    # neither saves memory here: buffers kept by shape, and a second block for the pattern
+    options.enable_mem_reuse = options.enable_mem_pattern = False
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.add_session_config_entry("session.disable_prepacking", "1")
