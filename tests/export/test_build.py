@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 
 import micro_models
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from hummingbird_export import build as building
 from hummingbird_export import cli
 from hummingbird_export.build import BuildPlan, build, check_precision, read_recipe
+from hummingbird_export.facts import FixedSizes
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.errors import InputError, UsageError
 from hummingbird_runtime.pipeline import TextToVideoPipeline
+from hummingbird_train.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from hummingbird_train.models.weights import save_model
 
 RECIPE = """
@@ -87,6 +91,47 @@ def test_a_recipe_becomes_a_bundle_that_draws(recipe: Path, tmp_path: Path, caps
     assert np.isfinite(manifest.model.latent_rgb).all()
     with TextToVideoPipeline.from_pretrained(out) as pipe:
         assert pipe("a small red circle", seed=1).frames.shape == (4, 32, 32, 3)
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What ``export_bundle`` is asked for, instead of exporting."""
+    asked: list[dict] = []
+
+    def export(out: Path, **options) -> Path:
+        asked.append(options)
+        return out
+
+    monkeypatch.setattr(building, "export_bundle", export)
+    return asked
+
+
+def test_target_small_decoder_and_sizes_reach_the_export(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    decoder = TinyDecoder(TinyDecoderConfig.tiny())
+    small = recipe.parent / "small.safetensors"
+    save_model(small, decoder, decoder.config)
+    lines = [line for line in RECIPE.splitlines() if not line.startswith("precision")]
+    recipe.write_text("\n".join(['target = "cpu"', 'tiny_decoder = "small.safetensors"', *lines]))
+    asked = recorded(monkeypatch)
+    plan = read_recipe(recipe)
+    build(tmp_path / "named", plan, sizes=FixedSizes(4, 32, 32), force_quality=True)
+    build(tmp_path / "named", plan.override(target="web", precision="w4", name="other"))
+    first, second = asked
+    assert (first["target"], first["precision"], first["name"]) == ("cpu", None, "from-recipe")
+    assert (second["target"], second["precision"], second["name"]) == ("web", "w4", "other")
+    assert (first["sizes"], second["sizes"]) == (FixedSizes(4, 32, 32), None)
+    assert (first["force_quality"], second["force_quality"]) == (True, False)
+    assert isinstance(first["tiny_decoder"], TinyDecoder)
+    digest = hashlib.sha256(small.read_bytes()).hexdigest()
+    assert first["provenance"]["weights_sha256"]["vae_decoder_tiny"] == digest
+
+
+def test_a_json_recipe_is_read_like_a_toml_one(recipe: Path):
+    table = tomllib.loads(RECIPE)
+    as_json = recipe.with_suffix(".json")
+    as_json.write_text(json.dumps(table))
+    assert read_recipe(as_json) == read_recipe(recipe)
 
 
 def test_recipes_with_unknown_or_wrong_entries_are_refused(recipe: Path):

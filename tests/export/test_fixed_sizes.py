@@ -34,22 +34,12 @@ def facts(**changes) -> ModelFacts:
     return micro_models.facts(unet, vae, **changes)
 
 
-def trained_at_that_size() -> ModelFacts:
-    sides = {"frames": (6, [1, 26]), "height": (48, [16, 64]), "width": (16, [16, 64])}
-    return facts(
-        **{
-            name: {"trained": size, "default": size, "allowed": allowed}
-            for name, (size, allowed) in sides.items()
-        }
-    )
-
-
 @pytest.fixture(scope="module")
 def fixed_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
     out = tmp_path_factory.mktemp("fixed") / "bundle"
     return quick_export.export(
         out, tokenizer_folder, target="ios-coreml", precision="fp32", sizes=SIZES,
-        scheduler=TINY_DDIM, facts=trained_at_that_size(),
+        scheduler=TINY_DDIM,
     )  # fmt: skip
 
 
@@ -95,7 +85,8 @@ def test_the_facts_allow_only_what_the_graphs_take(fixed_bundle: Path):
     assert (found.frames.default, found.frames.allowed) == (6, (6, 6))
     assert (found.height.default, found.height.allowed) == (48, (48, 48))
     assert (found.width.default, found.width.allowed) == (16, (16, 16))
-    wide = trained_at_that_size()
+    assert (found.frames.trained, found.height.trained, found.width.trained) == (4, 32, 32)
+    wide = facts()
     assert dataclasses.replace(
         found, frames=wide.frames, height=wide.height, width=wide.width
     ) == wide  # fmt: skip
@@ -182,8 +173,6 @@ def test_fixing_changes_the_signature_alone(tmp_path: Path):
 def test_every_target_of_one_size_gives_a_bundle_that_draws(
     target: str, tmp_path: Path, tokenizer_folder: Path
 ):
-    out = quick_export.export(
-        tmp_path / "out", tokenizer_folder, target=target, sizes=SIZES, facts=trained_at_that_size()
-    )
+    out = quick_export.export(tmp_path / "out", tokenizer_folder, target=target, sizes=SIZES)
     with TextToVideoPipeline.from_pretrained(out) as pipe:
         assert pipe(PROMPT, num_inference_steps=1).frames.shape == (6, 48, 16, 3)

@@ -341,10 +341,7 @@ MUTANTS = {
     "pieces in the wrong order": (Sizes, "join", reversed_pieces),
     "approximate GELU": (blocks, "gelu", rough_gelu),
     "scores that are not scaled": (blocks, "attention_weights", unscaled),
-    "keys of the cells for those of the frames": (
-        blocks, "frame_attention", lambda s, x, module: blocks.cell_attention(s, x, module, 0),
-    ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mutant", [*MUTANTS, "none"])
