@@ -22,6 +22,7 @@ SOURCES = (
     "runtime/hummingbird_runtime",
     "train/hummingbird_train",
     "export/hummingbird_export",
+    "benchmarks/hummingbird_bench",
 )
 MEANINGS = ROOT / "docs" / "error_meanings.toml"
 PAGE = ROOT / "docs" / "errors.md"

@@ -33,11 +33,12 @@ from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.models.upscaler import Upscaler
 from hummingbird_train.models.weights import load_model
 
 MAX_TEXT = 1 << 20
 
-PATHS = ("unet", "vae", "text", "tokenizer", "tiny_decoder")
+PATHS = ("unet", "vae", "text", "tokenizer", "tiny_decoder", "upscaler")
 """Entries of a recipe that are relative to it."""
 
 N = TypeVar("N")
@@ -67,6 +68,8 @@ class BuildPlan:
     target: str = "portable"
     tiny_decoder: Path | None = None
     """Safetensors file of a small decoder, exported beside the full one."""
+    upscaler: Path | None = None
+    """Safetensors file of an upscaler of frames."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def override(self, **changes: Any) -> BuildPlan:
@@ -166,6 +169,10 @@ def build(
     if plan.tiny_decoder is not None:
         tiny = _load(plan.tiny_decoder, TinyDecoder)
         weights["vae_decoder_tiny"] = plan.tiny_decoder
+    upscaler = None
+    if plan.upscaler is not None:
+        upscaler = _load(plan.upscaler, Upscaler)
+        weights["upscaler"] = plan.upscaler
     return export_bundle(
         out,
         unet=unet,
@@ -178,6 +185,7 @@ def build(
         precision=None if plan.precision is None else check_precision(plan.precision),
         sizes=sizes,
         tiny_decoder=tiny,
+        upscaler=upscaler,
         vae_encoder=vae_encoder,
         force_quality=force_quality,
         note=note,

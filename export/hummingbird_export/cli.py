@@ -75,6 +75,7 @@ def _build(arguments: list[str]) -> int:
     add("--licence-file", type=Path, metavar="FILE", help="its text")
     add("--name", help="name of the model, default: the output folder's")
     add("--tiny-decoder", type=Path, metavar="FILE", help="small decoder, safetensors, to add")
+    add("--upscaler", type=Path, metavar="FILE", help="upscaler of frames, safetensors, to add")
     _add_common(parser)
     parsed = parser.parse(arguments)
 
@@ -94,6 +95,7 @@ def _build(arguments: list[str]) -> int:
         precision=parsed.precision,
         target=parsed.target,
         tiny_decoder=parsed.tiny_decoder,
+        upscaler=parsed.upscaler,
     )
     return _timed(
         lambda note: build(

@@ -12,11 +12,13 @@ from typing import Any
 
 from hummingbird_export.latent_rgb import fit_latent_rgb
 from hummingbird_runtime.errors import InputError
-from hummingbird_runtime.manifest import ModelFacts
+from hummingbird_runtime.manifest import UPSCALE, ModelFacts
 from hummingbird_runtime.strict_json import record
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.models.upscaler import Upscaler
 
 
 def complete_facts(table: Mapping[str, Any], *, unet: VideoUNet, vae: AutoencoderKL) -> ModelFacts:
@@ -151,6 +153,41 @@ def check_facts(
             text_encoder.config.width,
         ),
     }
+    _check_equal(pairs)
+
+
+def check_frame_networks(
+    facts: ModelFacts, *, tiny_decoder: TinyDecoder | None = None, upscaler: Upscaler | None = None
+) -> None:
+    """Refuse a small decoder or an upscaler that does not fit the model's latents and frames.
+
+    Raises:
+        InputError: ``export.mismatch`` naming both sides.
+    """
+    pairs: dict[str, tuple[object, object]] = {}
+    if tiny_decoder is not None:
+        small = tiny_decoder.config
+        pairs |= {
+            "tiny decoder's latent_channels and facts'": (
+                small.latent_channels,
+                facts.latent_channels,
+            ),
+            "tiny decoder's upscale and facts' vae_scale_factor": (
+                small.upscale,
+                facts.vae_scale_factor,
+            ),
+            "tiny decoder's out_channels and those of frames": (small.out_channels, 3),
+        }
+    if upscaler is not None:
+        large = upscaler.config
+        pairs |= {
+            "upscaler's image_channels and those of frames": (large.image_channels, 3),
+            "upscaler's scale and the bundle format's": (large.scale, UPSCALE),
+        }
+    _check_equal(pairs)
+
+
+def _check_equal(pairs: Mapping[str, tuple[object, object]]) -> None:
     for what, (got, expected) in pairs.items():
         if got != expected:
             raise InputError(

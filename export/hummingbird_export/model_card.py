@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hummingbird_runtime.manifest import Graph, Licence, ModelFacts
+from hummingbird_runtime.manifest import UPSCALE, UPSCALER, Graph, Licence, ModelFacts
 from hummingbird_runtime.schedule import SchedulerConfig
 
 
@@ -34,7 +34,7 @@ def model_card(
         "## Intended use",
         _intended_use(model),
         "## Facts",
-        _facts(model, scheduler),
+        _facts(model, scheduler, graphs),
         "## Graphs and parity",
         _graphs(graphs),
         "## Limits",
@@ -89,7 +89,7 @@ def _intended_use(model: ModelFacts) -> str:
     return f"{text}\n\n{model.grammar}\n\nExamples:\n\n{examples}"
 
 
-def _facts(model: ModelFacts, scheduler: SchedulerConfig) -> str:
+def _facts(model: ModelFacts, scheduler: SchedulerConfig, graphs: Mapping[str, Graph]) -> str:
     guidance = model.guidance
     rows = [
         ("frames", model.frames.default, model.frames.trained, model.frames.allowed),
@@ -128,6 +128,12 @@ def _facts(model: ModelFacts, scheduler: SchedulerConfig) -> str:
         f"timesteps{snr}. Latents: {model.latent_channels} channels, one cell per "
         f"{model.vae_scale_factor} x {model.vae_scale_factor} pixels.",
     ]
+    if UPSCALER in graphs:
+        lines += [
+            "",
+            f"Decoded frames are made {UPSCALE} times larger, to {UPSCALE * model.width.default} x "
+            f"{UPSCALE * model.height.default} pixels; `upscale=False` leaves them as they are.",
+        ]
     return "\n".join(lines)
 
 

@@ -33,6 +33,7 @@ from hummingbird_export.wrappers import (
     text_graph,
     tiny_decoder_graph,
     unet_graph,
+    upscaler_graph,
 )
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.facts import ModelFacts
@@ -44,8 +45,9 @@ from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.models.upscaler import Upscaler
 
-Network = VideoUNet | AutoencoderKL | TextEncoder | TinyDecoder
+Network = VideoUNet | AutoencoderKL | TextEncoder | TinyDecoder | Upscaler
 
 STEPS = 4
 """Of the clips that a U-Net is judged by."""
@@ -173,9 +175,9 @@ def _compile(
             job, exact, module, signature, precision, probes=probes, judge=judge
         )
     except ExecutionError as error:
-        if error.code != "export.quality" or role != "vae_decoder":
+        if error.code != "export.quality" or role == "unet":
             raise
-        job.note(f"{error}; the decoder stays in fp16-storage")
+        job.note(f"{error}; {role} stays in fp16-storage")
         shutil.rmtree(job.bundle / role)
         return _compile(job, role, network, "fp16-storage", subject, None)
     if precision == "fp16-storage":
@@ -192,4 +194,6 @@ def _graph_of(role: str, network: Network, tokens: int) -> tuple[nn.Module, Sign
         return text_graph(network)
     if isinstance(network, TinyDecoder):
         return tiny_decoder_graph(network)
+    if isinstance(network, Upscaler):
+        return upscaler_graph(network)
     return encoder_graph(network) if role == "vae_encoder" else decoder_graph(network)

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird_export.compile import Job, count_operators
-from hummingbird_export.facts import FixedSizes, check_facts, latent_size, narrow
+from hummingbird_export.facts import (
+    FixedSizes,
+    check_facts,
+    check_frame_networks,
+    latent_size,
+    narrow,
+)
 from hummingbird_export.measure import measure_graphs
 from hummingbird_export.model_card import model_card
 from hummingbird_export.networks import Network, Subject, compile_networks
@@ -36,6 +42,7 @@ from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.models.upscaler import Upscaler
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 LICENCE_FILE = "LICENSE"
@@ -66,6 +73,7 @@ def export_bundle(
     precision: Precision | None = None,
     sizes: FixedSizes | None = None,
     tiny_decoder: TinyDecoder | None = None,
+    upscaler: Upscaler | None = None,
     vae_encoder: bool = False,
     force_quality: bool = False,
     provenance: Mapping[str, Any] | None = None,
@@ -90,6 +98,7 @@ def export_bundle(
             None is the target's own.
         sizes: the one clip size of a target of fixed sizes; None is the facts' default there.
         tiny_decoder: a small decoder of the same latents, beside the full one.
+        upscaler: makes decoded frames ``UPSCALE`` times larger.
         vae_encoder: also export the encoder.
         force_quality: write the bundle even if the U-Net misses its quality gate.
         provenance: JSON object on where the weights come from.
@@ -112,6 +121,8 @@ def export_bundle(
     plan = precision_plan(chosen.check_precision(precision or chosen.default_precision))
     _check_replaceable(out, overwrite)
     check_facts(facts, unet=unet, vae=vae, text_encoder=text_encoder)
+    if tiny_decoder is not None or upscaler is not None:
+        check_frame_networks(facts, tiny_decoder=tiny_decoder, upscaler=upscaler)
     _check_tokenizer(tokenizer_folder, text_encoder)
     if not licence.name.strip() or not licence.text.strip():
         raise InputError(
@@ -129,6 +140,8 @@ def export_bundle(
         networks["vae_decoder_tiny"] = tiny_decoder
     if vae_encoder:
         networks["vae_encoder"] = vae
+    if upscaler is not None:
+        networks["upscaler"] = upscaler
     with atomic_folder(out, overwrite=overwrite) as folder:
         with Simplifier() as simplifier:
             job = Job(

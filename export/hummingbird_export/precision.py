@@ -29,13 +29,17 @@ PLANS: dict[Precision, dict[str, Precision]] = {
     "mixed": {"unet": "mixed", "text_encoder": "w4", "vae_decoder": "int8"},
     "w4": {"unet": "w4", "text_encoder": "w4", "vae_decoder": _HALF},
 }
-"""Precision of a bundle -> of its graphs. Others (small decoder, encoder) are at most halved."""
+"""Precision of a bundle -> of its graphs. Others (small decoder, encoder, upscaler) are at most
+halved: their weights are few, and int8 would leave them at the speed of their large images."""
 
 
 def precision_plan(precision: Precision) -> dict[str, Precision]:
     """Precision of each graph, by role."""
     rest: Precision = "fp32" if precision == "fp32" else _HALF
-    return {**PLANS[precision], "vae_decoder_tiny": rest, "vae_encoder": rest}
+    return {
+        **PLANS[precision],
+        **dict.fromkeys(("vae_decoder_tiny", "vae_encoder", "upscaler"), rest),
+    }
 
 
 def round_to_half(model: M, *, min_elements: int = MIN_ELEMENTS) -> M:

@@ -31,8 +31,14 @@ NBITS = frozenset({"com.microsoft:MatMulNBits"})
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
-LARGEST_PIECE = {"none": 2**62, "cpu": 90_000_000, "cpu-lowmem": 26_000_000}
-"""Bytes of the largest activation that a U-Net holds, by how it is cut."""
+LARGEST_PIECE = {
+    "none": 2**62,
+    "cpu": 90_000_000,
+    "cpu-lowmem": 26_000_000,
+    "gpu": 2**29,
+    "web": 2**27,
+}
+"""Bytes of the largest activation inside a block of the U-Net, by how it is cut."""
 
 FLOATS: tuple[Precision, ...] = ("fp32", "fp16-storage")
 QUANTIZED: tuple[Precision, ...] = ("int8", "int8-dynamic", "w8", "w4", "mixed")
@@ -83,7 +89,7 @@ class Target:
     """One line for ``--help`` and the model card."""
     form: Literal["portable", "cpu"]
     """``portable``: standard operators. ``cpu``: with ONNX Runtime's fused ones."""
-    chunks: Literal["none", "cpu", "cpu-lowmem"]
+    chunks: Literal["none", "cpu", "cpu-lowmem", "gpu", "web"]
     """How far the U-Net works in pieces; see ``lowering.form``."""
     precisions: tuple[Precision, ...]
     """What it may be exported in, the default first."""
@@ -110,9 +116,10 @@ class Target:
             config: of the U-Net.
             size: frames, rows and columns of the usual latent.
         """
-        if self.form == "portable":
+        if self.chunks == "none":
             return PORTABLE
-        return Form.in_pieces(config, size, LARGEST_PIECE[self.chunks])
+        largest = LARGEST_PIECE[self.chunks]
+        return Form.in_pieces(config, size, largest, fused=self.form == "cpu")
 
     def settings(self, role: str, precision: Precision) -> SessionSettings:
         """How the runtime opens a graph of this target.
@@ -203,7 +210,7 @@ TARGETS: tuple[Target, ...] = (
         name="igpu-webgpu",
         summary="any integrated GPU through Vulkan, Direct3D 12 or Metal (WebGPU plug-in)",
         form="portable",
-        chunks="none",
+        chunks="gpu",
         precisions=("fp16-storage", "fp32", "w8", "w4"),
         providers=("WebGpuExecutionProvider", CPU_PROVIDER),
         operators=STANDARD | NBITS,
@@ -213,7 +220,7 @@ TARGETS: tuple[Target, ...] = (
         name="igpu-directml",
         summary="integrated GPUs on Windows through DirectML",
         form="portable",
-        chunks="none",
+        chunks="gpu",
         precisions=("fp16-storage", "fp32", "w4"),
         providers=("DmlExecutionProvider", CPU_PROVIDER),
         operators=STANDARD | NBITS,
@@ -225,7 +232,7 @@ TARGETS: tuple[Target, ...] = (
         name="igpu-openvino",
         summary="Intel GPUs and CPUs through OpenVINO",
         form="portable",
-        chunks="none",
+        chunks="gpu",
         precisions=("fp16-storage", "fp32", "int8", "w4"),
         providers=("OpenVINOExecutionProvider", CPU_PROVIDER),
         operators=STANDARD | NBITS,
@@ -236,7 +243,7 @@ TARGETS: tuple[Target, ...] = (
         name="igpu-migraphx",
         summary="AMD GPUs on Linux through MIGraphX; compiled for one size",
         form="portable",
-        chunks="none",
+        chunks="gpu",
         precisions=("fp16-storage", "fp32", "int8", "w4"),
         providers=("MIGraphXExecutionProvider", CPU_PROVIDER),
         static_sizes=True,
@@ -257,7 +264,7 @@ TARGETS: tuple[Target, ...] = (
         name="android-qnn",
         summary="Snapdragon NPUs (QNN HTP): one size, quantized",
         form="portable",
-        chunks="none",
+        chunks="gpu",
         precisions=("int8", "fp16-storage"),
         providers=("QNNExecutionProvider", CPU_PROVIDER),
         static_sizes=True,
@@ -268,7 +275,7 @@ TARGETS: tuple[Target, ...] = (
         name="ios-coreml",
         summary="iPhones, iPads and Macs through Core ML: one size",
         form="portable",
-        chunks="none",
+        chunks="gpu",
         precisions=("fp16-storage", "fp32"),
         providers=("CoreMLExecutionProvider", CPU_PROVIDER),
         static_sizes=True,
@@ -278,7 +285,7 @@ TARGETS: tuple[Target, ...] = (
         name="web",
         summary="browsers: ONNX Runtime Web on WebGPU, WebAssembly where a node falls back",
         form="portable",
-        chunks="none",
+        chunks="web",
         precisions=("fp16-storage", "fp32", "w8", "w4"),
         providers=("WebGpuExecutionProvider", CPU_PROVIDER),
         io=IoTypes(integers="int32"),

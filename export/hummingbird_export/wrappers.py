@@ -19,6 +19,7 @@ from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.tiny_decoder import TinyDecoder
 from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.models.upscaler import Upscaler
 
 Feeds = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 
@@ -38,7 +39,7 @@ class Signature:
     """Inputs, outputs and free sizes of one graph."""
 
     role: str
-    """Key in the manifest: ``unet``, ``vae_decoder``, ``vae_decoder_tiny``, ``text_encoder``."""
+    """Key in the manifest, such as ``unet``: one of the runtime's ``manifest.ROLES``."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     axes: Mapping[str, Axis] = field(default_factory=dict)
@@ -103,6 +104,18 @@ class TinyDecoderGraph(nn.Module):
 
     def forward(self, latent_sample: Tensor) -> Tensor:
         out: Tensor = self.decoder(latent_sample)
+        return out
+
+
+class UpscalerGraph(nn.Module):
+    """sample in [-1, 1] -> upscaled."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        super().__init__()
+        self.upscaler = upscaler
+
+    def forward(self, sample: Tensor) -> Tensor:
+        out: Tensor = self.upscaler(sample)
         return out
 
 
@@ -180,6 +193,19 @@ def _decoder_signature(role: str, latent_channels: int, channels: int) -> Signat
         outputs=(TensorSpec("sample", "float32", ("N", channels, "H", "W")),),
         axes={"N": Axis(largest=104), "h": Axis(largest=512), "w": Axis(largest=512)},
     )
+
+
+def upscaler_graph(upscaler: Upscaler) -> tuple[nn.Module, Signature]:
+    """The upscaler's graph: N frames, each on its own, to frames of ``config.scale`` times H, W."""
+    channels = upscaler.config.image_channels
+    side = Axis(largest=4096)
+    signature = Signature(
+        role="upscaler",
+        inputs=(TensorSpec("sample", "float32", ("N", channels, "H", "W")),),
+        outputs=(TensorSpec("upscaled", "float32", ("N", channels, "sH", "sW")),),
+        axes={"N": Axis(largest=104), "H": side, "W": side},
+    )
+    return UpscalerGraph(upscaler).eval(), signature
 
 
 def encoder_graph(vae: AutoencoderKL) -> tuple[nn.Module, Signature]:

@@ -1,6 +1,6 @@
-"""From latents to frames: the VAE decoder run on a few frames at a time, and 8-bit rounding.
+"""From latents to frames: decoder and upscaler run on a few frames at a time, and 8-bit rounding.
 
-Decoding by chunks bounds memory by the chunk, not by the clip, and lets frames appear early.
+Working by chunks bounds memory by the chunk, not by the clip, and lets frames appear early.
 """
 
 from __future__ import annotations
@@ -34,9 +34,31 @@ def decode_chunks(
     for start in range(0, frames.shape[0], chunk):
         part = np.ascontiguousarray(frames[start : start + chunk] * np.float32(1 / scaling_factor))
         count = len(part)
-        if whole and count < chunk:
-            part = np.concatenate([part, np.repeat(part[-1:], chunk - count, axis=0)])
-        yield start, decode(part)[:count].transpose(0, 2, 3, 1)  # (n, h, w, 3)
+        fed = _filled(part, chunk) if whole else part
+        yield start, decode(fed)[:count].transpose(0, 2, 3, 1)  # (n, h, w, 3)
+
+
+def upscale_chunks(
+    upscale: Callable[[Pixels], Pixels], pixels: Pixels, *, chunk: int, whole: bool = False
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield (index of the first frame, float32 [n, s H, s W, 3]) in frame order.
+
+    Args:
+        upscale: float32 [n, 3, H, W] in [-1, 1] -> float32 [n, 3, s H, s W].
+        pixels: decoded frames, float32 [n, H, W, 3] in about [-1, 1]; clipped to it here.
+        chunk: frames per call of ``upscale``, at least 1.
+        whole: ``upscale`` takes exactly ``chunk`` frames, as in ``decode_chunks``.
+    """
+    for start in range(0, len(pixels), chunk):
+        frames = pixels[start : start + chunk].transpose(0, 3, 1, 2)  # (n, 3, h, w)
+        part = np.ascontiguousarray(np.clip(frames, -1.0, 1.0))
+        fed = _filled(part, chunk) if whole else part
+        yield start, upscale(fed)[: len(part)].transpose(0, 2, 3, 1)  # (n, s h, s w, 3)
+
+
+def _filled(part: Pixels, count: int) -> Pixels:
+    """At least ``count`` frames: the last one is repeated."""
+    return np.concatenate([part, np.repeat(part[-1:], max(0, count - len(part)), axis=0)])
 
 
 def to_unit(pixels: Pixels) -> Pixels:

@@ -71,7 +71,7 @@ class Frames:
     start: int
     """Index of the first frame in ``array``."""
     array: NDArray[np.uint8]
-    """uint8 [n, H, W, 3]."""
+    """uint8 [n, H, W, 3], upscaled where the clip is."""
 
 
 @dataclass(frozen=True)

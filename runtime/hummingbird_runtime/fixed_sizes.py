@@ -16,6 +16,7 @@ _INPUTS = {
     "unet": ("sample", "_CFhw"),
     "vae_decoder": ("latent_sample", "N_hw"),
     "vae_decoder_tiny": ("latent_sample", "N_hw"),
+    "upscaler": ("sample", "__HW"),
 }
 
 
@@ -34,6 +35,8 @@ def check_fixed_sizes(graphs: Mapping[str, Graph], facts: ModelFacts) -> None:
                 "N": ("decode_chunk", [facts.decode_chunk], [size]),
                 "h": ("height", list(facts.height.allowed), [size * cell] * 2),
                 "w": ("width", list(facts.width.allowed), [size * cell] * 2),
+                "H": ("height", list(facts.height.allowed), [size] * 2),
+                "W": ("width", list(facts.width.allowed), [size] * 2),
             }[axis]
             if got != expected:
                 fail(f"model.{what}", f"got {got}, graph {role} is fixed, expected {expected}")

@@ -6,6 +6,7 @@ timed. Time that the caller spends between two events is not counted.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Sequence
 from time import perf_counter
 
@@ -18,6 +19,7 @@ from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.decode import to_uint8, to_unit
 from hummingbird_runtime.events import Done, Event, Frames, Started, Step, Warning
 from hummingbird_runtime.graphs import GraphPool
+from hummingbird_runtime.manifest import UPSCALE, UPSCALER
 from hummingbird_runtime.request import Request
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_runtime.video import Video
@@ -64,8 +66,8 @@ def generate(
         on_step: called after every step.
 
     Raises:
-        HummingbirdError: ``runtime.cancelled``, ``numeric.non_finite``, ``runtime.decoder_shape``
-            and what the session raises.
+        HummingbirdError: ``runtime.cancelled``, ``numeric.non_finite``, ``runtime.decoder_shape``,
+            ``runtime.upscaler_shape`` and what the session raises.
     """
     facts, clock, raised = bundle.manifest.model, StageClock(), list(warnings)
     yield Started(request, bundle.manifest.bundle_id)
@@ -111,19 +113,27 @@ def generate(
 
     clock.restart()
     as_unit = request.output_type == "np"
-    size = (request.num_frames, request.height, request.width, 3)
+    scale, last = (UPSCALE, "upscale") if request.upscale else (1, "decode")
+    size = (request.num_frames, scale * request.height, scale * request.width, 3)
     frames: NDArray[np.uint8] = np.empty(size, np.uint8)
     unit: NDArray[np.float32] = np.empty(size if as_unit else 0, np.float32)
-    with graphs.stage(request.decoder, cancel) as decoder:
+    with contextlib.ExitStack() as open_graphs:
+        decoder = open_graphs.enter_context(graphs.stage(request.decoder, cancel))
+        upscaler = (
+            open_graphs.enter_context(graphs.stage(UPSCALER, cancel)) if request.upscale else None
+        )
         for start, pixels in stages.decode_frames(decoder, latents, request, facts):
-            part = slice(start, start + len(pixels))
-            frames[part] = to_uint8(pixels)
-            if as_unit:
-                unit[part] = to_unit(pixels)
             clock.lap("decode")
-            yield Frames(start, frames[part].copy())
-            clock.restart()
-    clock.lap("decode")
+            finished = stages.upscale_frames(upscaler, pixels) if upscaler else [(0, pixels)]
+            for offset, shown in finished:
+                part = slice(start + offset, start + offset + len(shown))
+                frames[part] = to_uint8(shown)
+                if as_unit:
+                    unit[part] = to_unit(shown)
+                clock.lap(last)
+                yield Frames(part.start, frames[part].copy())
+                clock.restart()
+    clock.lap(last)
     if as_unit:
         yield Done(unit)
         return

@@ -62,10 +62,15 @@ class Graph:
         require_finite(f"{what} ({self._role})", output)
         return output
 
-    def fixed_first_size(self, name: str) -> bool:
-        """Whether an input takes one length only along its first axis."""
+    def fixed_first_size(self, name: str) -> int | None:
+        """The one length that an input takes along its first axis; None where it is free."""
         dims = self._inputs[name].dims if name in self._inputs else ()
-        return bool(dims) and isinstance(dims[0], int)
+        return dims[0] if dims and isinstance(dims[0], int) else None
+
+
+KEPT_TOGETHER = 2**29
+"""Bytes of a bundle up to which all its graphs stay open. Opening larger ones takes seconds of a
+run of minutes; keeping the text encoder open beside the U-Net would take gigabytes."""
 
 
 class GraphPool:
@@ -75,7 +80,8 @@ class GraphPool:
         bundle: verified.
         backend: opens graph files.
         options: providers and threads.
-        low_memory: open a graph when its stage starts and close it when the stage ends.
+        low_memory: open a graph when its stage starts and close it when the stage ends; None does
+            so for bundles of more than ``KEPT_TOGETHER`` bytes.
         style: merged into its graph whenever that is opened.
     """
 
@@ -85,13 +91,13 @@ class GraphPool:
         backend: SessionBackend,
         options: SessionOptions,
         *,
-        low_memory: bool = False,
+        low_memory: bool | None = None,
         style: Style | None = None,
     ) -> None:
         self._bundle = bundle
         self._backend = backend
         self._options = options
-        self._low_memory = low_memory
+        self._low_memory = _is_large(bundle) if low_memory is None else low_memory
         self._style = style
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
@@ -171,3 +177,7 @@ def require_finite(what: str, array: NDArray[np.float32]) -> None:
             f"{what}: got {bad} of {array.size} values NaN or infinite, expected finite numbers",
             hint="use a bundle with float32 weights and a guidance scale inside the trained range",
         )
+
+
+def _is_large(bundle: Bundle) -> bool:
+    return sum(entry.bytes for entry in bundle.manifest.files.values()) > KEPT_TOGETHER

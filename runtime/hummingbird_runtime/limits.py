@@ -13,7 +13,7 @@ from hummingbird_runtime.arguments import prompt_text, real_number, whole_number
 from hummingbird_runtime.errors import InputError, UsageError
 from hummingbird_runtime.events import Warning
 from hummingbird_runtime.facts import Choice, Frames, ModelFacts, Side
-from hummingbird_runtime.manifest import DECODERS
+from hummingbird_runtime.manifest import DECODERS, UPSCALER
 
 OUTPUT_TYPES = ("video", "np", "latent")
 
@@ -137,6 +137,32 @@ def decoder_role(value: object, roles: Collection[str]) -> str:
             hint="leave it out or use another bundle",
         )
     return DECODERS[name]
+
+
+def upscaling(value: object, roles: Collection[str], output_type: str) -> bool:
+    """Whether frames go through the upscaler: by default where the bundle has one.
+
+    Raises:
+        UsageError: ``request.type``; ``request.upscale`` when asked for latents.
+        InputError: ``bundle.no_such_graph`` when asked of a bundle without an upscaler.
+    """
+    if value is None:
+        return UPSCALER in roles and output_type != "latent"
+    if not isinstance(value, bool):
+        raise wrong_type("upscale", value, "True, False or None")
+    if value and output_type == "latent":
+        raise UsageError(
+            "request.upscale",
+            "upscale, got True with output_type 'latent', expected frames to upscale",
+            hint="leave upscale out, or ask for output_type 'video' or 'np'",
+        )
+    if value and UPSCALER not in roles:
+        raise InputError(
+            "bundle.no_such_graph",
+            "upscale, got True, expected False: this bundle has no upscaler",
+            hint="leave it out or use another bundle",
+        )
+    return value
 
 
 def one_of(code: str, name: str, value: object, known: Collection[str]) -> str:

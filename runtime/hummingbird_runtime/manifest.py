@@ -52,6 +52,9 @@ ROLES = ("text_encoder", "unet", "vae_decoder", "vae_decoder_tiny", "vae_encoder
 REQUIRED_ROLES = ROLES[:2]
 DECODERS = {"full": "vae_decoder", "tiny": "vae_decoder_tiny"}
 """Role by the name that a caller gives; a bundle has one of them or both."""
+UPSCALER = "upscaler"
+UPSCALE = 4
+"""Pixels of an upscaled frame per decoded pixel along one side: part of the bundle's contract."""
 MAX_ADAPTERS = 64
 MANIFEST = "manifest.json"
 DIGEST = "manifest.sha256"

@@ -61,7 +61,7 @@ class TextToVideoPipeline:
         session_settings: SessionSettings | None = None,
         threads: int | None = None,
         backend: SessionBackend | None = None,
-        low_memory: bool = False,
+        low_memory: bool | None = None,
         style: str | os.PathLike[str] | None = None,
         style_strength: float = 1.0,
         preload: bool = True,
@@ -77,7 +77,8 @@ class TextToVideoPipeline:
             session_settings: memory and optimization settings that win over the bundle's own.
             threads: threads of one run; None lets ONNX Runtime choose.
             backend: opens graphs; None is the onnxruntime package.
-            low_memory: hold one graph at a time, at the price of opening them in every call.
+            low_memory: hold one graph at a time, at the price of opening them in every call; None
+                does so for bundles of more than 512 MiB.
             style: a style of the bundle by name, or an adapter file; merged into the U-Net.
             style_strength: -10..10; 0 is the U-Net as it is, 1 the style as trained.
             preload: open the graphs that every run needs now; False leaves it to ``load``, or
@@ -127,13 +128,14 @@ class TextToVideoPipeline:
             **options: see ``request.Options``; None everywhere is the bundle's default.
 
         Returns:
-            A ``Video``; float32 frames [F, H, W, 3] in 0..1 for output_type ``np``; the float32
-            latent [1, C, F, h, w] for ``latent``; a list of them for a list of prompts.
+            A ``Video``; float32 frames [F, H, W, 3] in 0..1 for output_type ``np``, upscaled as the
+            video's are; the float32 latent [1, C, F, h, w] for ``latent``; a list of them for a
+            list of prompts.
 
         Raises:
             HummingbirdError: ``request.*`` and ``prompt.*`` before any work; ``runtime.busy``,
                 ``runtime.closed``, ``runtime.cancelled``, ``numeric.non_finite``,
-                ``runtime.decoder_shape``, ``resource.memory``.
+                ``runtime.decoder_shape``, ``runtime.upscaler_shape``, ``resource.memory``.
         """
         if not isinstance(prompt, list | tuple):
             return _result(self.stream(prompt, **options))

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from hummingbird_runtime.facts import ModelFacts
 from hummingbird_runtime.fixed_sizes import fixed_axes
 from hummingbird_runtime.limits import nearest_side
-from hummingbird_runtime.manifest import DECODERS, Graph, Tensor
+from hummingbird_runtime.manifest import DECODERS, UPSCALER, Graph, Tensor
 from hummingbird_runtime.probes import ProbeInput
 
 UNET_SIZES = ((4, 16, 16), (8, 24, 32))
 """Frames, rows and columns of latents."""
 _TIMESTEPS = (519, 999)
 _DECODED = (1, 16, 16)
+_UPSCALED = (1, 4, 8)
 
 
 def probe_cases(
@@ -22,7 +23,7 @@ def probe_cases(
     """Name and inputs of every case of a graph: two for the U-Net where two sizes are allowed.
 
     Args:
-        role: text_encoder, unet or a decoder; any other graph has no cases.
+        role: text_encoder, unet, a decoder or the upscaler; any other graph has no cases.
         graph: its inputs; sizes that are numbers there stay as they are.
         facts: allowed sizes, frame rate and guidance.
         tokens: length of a row of token ids.
@@ -44,6 +45,13 @@ def probe_cases(
         n = fixed.get("N", _DECODED[0])
         spec = ProbeInput((n, facts.latent_channels, h, w), normal=1 / facts.scaling_factor)
         return [(f"{n}x{h}x{w}", {"latent_sample": spec})]
+    if role == UPSCALER:
+        fixed = fixed_axes(graph, "sample", "N_HW")
+        _, h, w = _legal(_UPSCALED, facts, {})
+        cell, n = facts.vae_scale_factor, fixed.get("N", _UPSCALED[0])
+        height, width = fixed.get("H", h * cell), fixed.get("W", w * cell)
+        spec = ProbeInput((n, 3, height, width), normal=0.5)
+        return [(f"{n}x{height}x{width}", {"sample": spec})]
     return []
 
 

@@ -50,6 +50,8 @@ class Options(TypedDict, total=False):
     """Text encoder output, float [1, L, D], in place of a prompt."""
     decoder: Literal["full", "tiny"] | None
     """None is full where the bundle has both."""
+    upscale: bool | None
+    """Whether frames are made ``UPSCALE`` times larger; None is yes where the bundle can."""
     output_type: OutputType
     """``video``, ``np`` (float32 [F, H, W, 3] in 0..1) or ``latent`` (float32 [1, C, F, h, w])."""
     callback_on_step_end: Callable[[Step], object] | None
@@ -71,6 +73,7 @@ class Request:
     seed: int
     fps_condition: int
     decoder: str
+    upscale: bool
     output_type: str
     latents: NDArray[np.float32] | None
     prompt_embeds: NDArray[np.float32] | None
@@ -95,7 +98,8 @@ def check_request(
 
     Raises:
         UsageError: ``request.type``, ``request.unknown_option``, ``request.output_type``,
-            ``request.prompt_embeds_and_prompt``, ``request.negative_prompt``, ``prompt.type``.
+            ``request.prompt_embeds_and_prompt``, ``request.negative_prompt``, ``request.upscale``,
+            ``prompt.type``.
         InputError: ``request.frames``, ``request.size``, ``request.steps``, ``request.guidance``,
             ``request.fps_condition``, ``request.seed``, ``request.latents``, ``request.decoder``,
             ``request.prompt_embeds``, ``request.not_finite``, ``prompt.encoding``,
@@ -134,7 +138,12 @@ def check_request(
         latents = arguments.float_array("latents", latents, shape)
     text, embeds = _prompt_or_embeds(prompt, options.get("prompt_embeds"), graphs["unet"])
     scale = limits.guidance_scale(options.get("guidance_scale"), facts, warnings)
-    output_type = options.get("output_type", "video")
+    output_type = limits.one_of(
+        "request.output_type",
+        "output_type",
+        options.get("output_type", "video"),
+        limits.OUTPUT_TYPES,
+    )
     request = Request(
         prompt=text,
         negative_prompt=limits.negative_prompt(options.get("negative_prompt"), facts),
@@ -146,9 +155,8 @@ def check_request(
         seed=seed,
         fps_condition=fps,
         decoder=limits.decoder_role(options.get("decoder"), graphs),
-        output_type=limits.one_of(
-            "request.output_type", "output_type", output_type, limits.OUTPUT_TYPES
-        ),
+        upscale=limits.upscaling(options.get("upscale"), graphs, output_type),
+        output_type=output_type,
         latents=latents,
         prompt_embeds=embeds,
     )

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_runtime.decode import decode_chunks
+from hummingbird_runtime.decode import decode_chunks, upscale_chunks
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.events import Warning
 from hummingbird_runtime.facts import ModelFacts
 from hummingbird_runtime.graphs import Graph, require_finite
 from hummingbird_runtime.guidance import classifier_free_mix, guidance_embedding
+from hummingbird_runtime.manifest import UPSCALE
 from hummingbird_runtime.noise import noise
 from hummingbird_runtime.request import Request
 from hummingbird_runtime.sampler import StepState, sample
@@ -23,6 +24,9 @@ from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_runtime.tokenizer import Tokens
 
 Array = NDArray[np.float32]
+
+UPSCALE_CHUNK = 4
+"""Frames upscaled at once: enough to keep the cores busy, few enough to keep memory flat."""
 
 
 def texts(request: Request, facts: ModelFacts) -> dict[str, str]:
@@ -128,7 +132,7 @@ def decode_frames(
         latents,
         scaling_factor=facts.scaling_factor,
         chunk=facts.decode_chunk,
-        whole=decoder.fixed_first_size("latent_sample"),
+        whole=decoder.fixed_first_size("latent_sample") is not None,
     )
     for start, pixels in chunks:
         count = min(facts.decode_chunk, request.num_frames - start)
@@ -140,6 +144,36 @@ def decode_frames(
                 hint="the bundle's decoder does not fit its vae_scale_factor; export it again",
             )
         yield start, pixels
+
+
+def upscale_frames(upscaler: Graph, pixels: Array) -> Iterator[tuple[int, Array]]:
+    """Larger frames by chunks: (index of the first within ``pixels``, float32 [n, sH, sW, 3]).
+
+    Args:
+        upscaler: the graph.
+        pixels: decoded frames, float32 [n, H, W, 3].
+
+    Raises:
+        ExecutionError: ``runtime.upscaler_shape`` when the frames are not ``UPSCALE`` times larger.
+    """
+    fixed = upscaler.fixed_first_size("sample")
+    chunk = fixed or UPSCALE_CHUNK
+    height, width = UPSCALE * pixels.shape[1], UPSCALE * pixels.shape[2]
+    chunks = upscale_chunks(
+        lambda part: upscaler("upscaled frames", {"sample": part}),
+        pixels,
+        chunk=chunk,
+        whole=fixed is not None,
+    )
+    for start, larger in chunks:
+        expected = (min(chunk, len(pixels) - start), height, width, 3)
+        if larger.shape != expected:
+            raise ExecutionError(
+                "runtime.upscaler_shape",
+                f"upscaled frames, got {list(larger.shape)}, expected {list(expected)}",
+                hint=f"the bundle's upscaler must enlarge {UPSCALE} times; export it again",
+            )
+        yield start, larger
 
 
 def _noise(request: Request, facts: ModelFacts, stream: int) -> Array:

@@ -38,7 +38,7 @@ class Video:
     bundle_id: str = ""
     """Identity of the bundle that drew it."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage: text, denoise, decode, and their sum, total."""
+    """Seconds by stage: text, denoise, decode, upscale if it was run, and their sum, total."""
     warnings: tuple[Warning, ...] = ()
     """What ``stream`` would have reported besides."""
 

@@ -38,6 +38,7 @@ EXAMPLES = [
     )
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
+NESTED = ("train", "export", "curate", "bench")
 HEAVY = ("torch", "onnx", "onnxscript", "onnxsim", "safetensors")
 
 every_page = pytest.mark.parametrize("name", PAGES)
@@ -153,13 +154,13 @@ def test_every_flag_exists(name: str):
 
 def parse_command(text: str) -> tuple[tuple[str, ...], set[str]]:
     """(verb words, flags) of a hummingbird command; ((), flags) of a bare ``--flag``."""
-    found = re.match(r"(?:\S*/)?hummingbird ([a-z]+)(?: ([a-z]+)(?= |$))?", text)
+    found = re.match(r"(?:\S*/)?hummingbird ([a-z]+)(?: ([a-z][a-z-]*)(?= |$))?", text)
     if not found and not text.startswith("--"):
         return (), set()
     flags = set(re.findall(r"(?<![\w\-\"'])(--[a-z][a-z-]*|-[a-z])(?![\w-])", text))
     if not found:
         return (), flags
-    nested = found[1] in ("train", "export") and found[2]
+    nested = found[1] in NESTED and found[2]
     return ((found[1], found[2]) if nested else (found[1],)), flags
 
 
@@ -177,8 +178,8 @@ def known_flags(verb: tuple[str, ...]) -> set[str]:
 
 def all_verbs() -> list[tuple[str, ...]]:
     nested = {
-        outer: re.findall(r"^ {2,4}([a-z]+) ", help_of(outer), re.MULTILINE)
-        for outer in ("train", "export")
+        outer: re.findall(r"^ {2,4}([a-z][a-z-]*) ", help_of(outer), re.MULTILINE)
+        for outer in NESTED
     }
     words = re.findall(r"^  ([a-z]+) ", help_of(), re.MULTILINE)
     return [(w,) for w in words] + [(o, w) for o, inner in nested.items() for w in inner]

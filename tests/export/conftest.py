@@ -6,6 +6,7 @@ from pathlib import Path
 
 import micro_models
 import pytest
+import quick_export
 
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_train.world.tokenizer_files import write_tokenizer
@@ -37,3 +38,9 @@ def plain_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Pat
         tokenizer_folder,
         SchedulerConfig(),
     )
+
+
+@pytest.fixture(scope="session")
+def quick_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """``quick_export.networks()`` in the portable form, float32."""
+    return quick_export.export(tmp_path_factory.mktemp("quick") / "bundle", tokenizer_folder)

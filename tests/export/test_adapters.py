@@ -16,7 +16,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hummingbird_export.adapters import LowRank, load_adapter, merge_adapter, save_adapter
+from hummingbird_train.lora import LowRank, load_adapter, merge_adapter, save_adapter
 from hummingbird_export.initializer_map import initializer_map, write_initializer_map
 from hummingbird_export.lowering.form import PORTABLE, Form
 from hummingbird_export.lowering.unet import lower_unet

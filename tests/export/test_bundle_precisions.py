@@ -14,7 +14,7 @@ from hummingbird_export.gates import GATES, snr_db
 from hummingbird_export.precision import precision_plan
 from hummingbird_export.quality import TEXT_GATES_DB
 from hummingbird_export.targets import TARGETS, find_target
-from hummingbird_export.torch_pipeline import TorchPipeline
+from hummingbird_export.torch_pipeline import TorchClip, TorchPipeline
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.pipeline import TextToVideoPipeline
@@ -54,15 +54,12 @@ def stored_bytes(path: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def clip(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Torch's final latent and frames for the prompt, by seed."""
-    folder = tmp_path_factory.mktemp("reference")
-    bundle = quick_export.export(folder / "bundle", tokenizer_folder, precision="fp32")
-    opened = Bundle.open(bundle)
+def clip(quick_bundle: Path) -> TorchClip:
+    """Torch's final latent and frames for the prompt."""
+    opened = Bundle.open(quick_bundle)
     oracle = TorchPipeline(*quick_export.networks(), opened.scheduler, opened.manifest.model)
-    with TextToVideoPipeline.from_pretrained(bundle, threads=1) as pipe:
-        ids = pipe.tokenizer.encode(PROMPT).ids
-    return oracle(ids, seed=5)
+    with TextToVideoPipeline.from_pretrained(quick_bundle, threads=1) as pipe:
+        return oracle(pipe.tokenizer.encode(PROMPT).ids, seed=5)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +67,7 @@ def clip(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory):
     [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in ALL],
 )
 def test_a_bundle_is_small_keeps_its_gates_and_draws(
-    target: str, precision: str, tmp_path: Path, tokenizer_folder: Path, clip
+    target: str, precision: str, tmp_path: Path, tokenizer_folder: Path, clip: TorchClip
 ):
     told: list[str] = []
     out = quick_export.export(

@@ -43,12 +43,6 @@ def fixed_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Pat
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def free_bundle(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
-    out = tmp_path_factory.mktemp("free") / "bundle"
-    return quick_export.export(out, tokenizer_folder, target="portable", precision="fp32")
-
-
 def multiset(path: Path) -> Counter[tuple[str, str]]:
     return Counter((node.domain, node.op_type) for node in onnx.load(path).graph.node)
 
@@ -62,12 +56,12 @@ def dims(path: Path) -> dict[str, list[int | str]]:
 
 
 def test_a_fixed_graph_has_the_operators_of_the_free_one_and_numbers_for_letters(
-    fixed_bundle: Path, free_bundle: Path
+    fixed_bundle: Path, quick_bundle: Path
 ):
     manifest = Bundle.open(fixed_bundle).manifest
     assert manifest.target == "ios-coreml"
     for role, graph in manifest.graphs.items():
-        paths = [bundle / role / "model.onnx" for bundle in (fixed_bundle, free_bundle)]
+        paths = [bundle / role / "model.onnx" for bundle in (fixed_bundle, quick_bundle)]
         assert multiset(paths[0]) == multiset(paths[1])
         fixed, free = map(dims, paths)
         assert fixed.keys() == free.keys()
@@ -76,7 +70,7 @@ def test_a_fixed_graph_has_the_operators_of_the_free_one_and_numbers_for_letters
         assert {t.name: list(t.dims) for t in (*graph.inputs, *graph.outputs)} == fixed
         assert not any(isinstance(size, str) for sizes in fixed.values() for size in sizes)
         onnx.checker.check_model(str(paths[0]), full_check=True)
-    assert dims(free_bundle / "unet" / "model.onnx")["sample"] == [1, 4, "F", "h", "w"]
+    assert dims(quick_bundle / "unet" / "model.onnx")["sample"] == [1, 4, "F", "h", "w"]
     assert dims(fixed_bundle / "unet" / "model.onnx")["sample"] == [1, 4, 6, 6, 2]
 
 

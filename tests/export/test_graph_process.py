@@ -190,6 +190,7 @@ def test_calibration_apart_observes_the_same(graph: Path):
                 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_calibration_that_fails_tells_the_childs_last_words(graph: Path):
     wrong = {**feeds(), "encoder_hidden_states": np.full((1, 5, 6), np.nan, np.float32)}
     with pytest.raises(ExecutionError, match="not finite") as caught:

@@ -161,7 +161,7 @@ def test_a_whole_network_computes_what_torch_does(config: str, form: str, tmp_pa
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_piece_of_a_usual_form_keeps_the_numbers(config: str, tmp_path: Path):
     network = nets.unet(config, seed=2)
-    form = Form.in_pieces(network.config, (8, 64, 64), 60_000)
+    form = Form.in_pieces(network.config, (8, 64, 64), 60_000, fused=True)
     assert form.fused
     assert max(form.frame_chunks) > 1
     k = form.fewest_frames

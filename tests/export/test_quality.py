@@ -10,14 +10,12 @@ import pytest
 import quick_export
 
 from hummingbird_export import compile as compiling
-from hummingbird_export import quality
-from hummingbird_export.compile import compile_graph
+from hummingbird_export import networks, quality
 from hummingbird_export.gates import CASES, GATES
-from hummingbird_export.networks import compile_networks
 from hummingbird_export.quality import DecoderJudge, TextJudge, UNetJudge
 from hummingbird_export.quantize import quantize_graph
 from hummingbird_export.trajectory import Settings, random_cases
-from hummingbird_export.wrappers import Feeds, unet_graph
+from hummingbird_export.wrappers import Feeds
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.schedule import SchedulerConfig
 
@@ -194,20 +192,22 @@ def test_a_wrong_scale_in_a_u_net_is_refused(
     job = quick_export.job(tmp_path, "cpu")
     subject = quick_export.subject(job, tokenizer_folder)
     spoil(monkeypatch, "unet")
+    parts = {"unet": quick_export.networks()[0]}
     with pytest.raises(ExecutionError) as caught:
-        compile_networks(job, {"unet": quick_export.networks()[0]}, {"unet": "int8"}, subject)
+        networks.compile_networks(job, parts, {"unet": "int8"}, subject)
     assert caught.value.code == CODE
     assert not list(tmp_path.glob("work-*"))
 
 
+@pytest.mark.slow
 def test_force_keeps_a_u_net_below_its_gate_and_states_its_figures(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     job = quick_export.job(tmp_path, "cpu")
     subject = quick_export.subject(job, tokenizer_folder, force=True)
     spoil(monkeypatch, "unet")
-    networks = {"unet": quick_export.networks()[0]}
-    graph = compile_networks(job, networks, {"unet": "int8"}, subject)["unet"][0].graph
+    parts = {"unet": quick_export.networks()[0]}
+    graph = networks.compile_networks(job, parts, {"unet": "int8"}, subject)["unet"][0].graph
     assert graph.quality["snr_db_mean"] < GATES["int8"].mean_db
     assert graph.parity["relative_l2"] > 0.05
     assert (tmp_path / graph.path).is_file()
@@ -218,17 +218,17 @@ def test_a_decoder_below_its_gate_stays_in_float16_and_that_is_said(
 ):
     told: list[str] = []
     job = quick_export.job(tmp_path, "cpu", note=told.append)
-    unet, vae, _ = quick_export.networks()
+    latent = np.random.default_rng(0).standard_normal((1, 4, 3, 4, 4), np.float32)
+    monkeypatch.setattr(networks, "_judge", lambda *arguments: DecoderJudge([latent, -latent]))
     monkeypatch.setattr(quality, "LEAST_PSNR_DB", 119.0)
     with quick_export.traced_once():
-        compiled = compile_networks(
+        compiled = networks.compile_networks(
             job,
-            {"unet": unet, "vae_decoder": vae},
-            {"unet": "int8", "vae_decoder": "int8"},
+            {"vae_decoder": quick_export.networks()[1]},
+            {"vae_decoder": "int8"},
             quick_export.subject(job, tokenizer_folder),
         )
     decoder = compiled["vae_decoder"][0].graph
-    assert compiled["unet"][0].graph.precision == "int8"
     assert decoder.precision == "fp16-storage"
     assert decoder.quality == {}
     assert decoder.parity["relative_l2"] < 1e-4
@@ -241,6 +241,24 @@ def test_a_decoder_below_its_gate_stays_in_float16_and_that_is_said(
     assert left == {"model.onnx"}
 
 
+def test_a_text_encoder_below_its_gate_stays_in_float16_and_that_is_said(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    job = quick_export.job(tmp_path, "cpu", note=told.append)
+    monkeypatch.setattr(quality, "TEXT_GATES_DB", {"w8": 119.0})
+    with quick_export.traced_once():
+        compiled = networks.compile_networks(
+            job,
+            {"text_encoder": quick_export.networks()[2]},
+            {"text_encoder": "w8"},
+            quick_export.subject(job, tokenizer_folder),
+        )
+    assert compiled["text_encoder"][0].graph.precision == "fp16-storage"
+    (line,) = [text for text in told if "fp16-storage" in text]
+    assert line.startswith("w8 text encoder: embeddings against float32, got SNR")
+
+
 def test_other_errors_of_the_decoder_are_not_swallowed(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -251,14 +269,7 @@ def test_other_errors_of_the_decoder_are_not_swallowed(
     monkeypatch.setattr("hummingbird_export.networks.compile_graph", broken)
     vae = quick_export.networks()[1]
     with pytest.raises(ExecutionError, match="wrong"):
-        compile_networks(
+        networks.compile_networks(
             job, {"vae_decoder": vae}, {"vae_decoder": "int8"},
             quick_export.subject(job, tokenizer_folder),
         )  # fmt: skip
-
-
-def test_a_precision_below_float32_needs_a_judge(tmp_path: Path):
-    unet = quick_export.networks()[0]
-    module, signature = unet_graph(unet, tokens=quick_export.networks()[2].config.max_length)
-    with pytest.raises(AssertionError):
-        compile_graph(quick_export.job(tmp_path, "cpu"), unet, module, signature, "int8")

@@ -294,3 +294,16 @@ def test_graphs_with_narrow_inputs_get_them(tmp_path: Path) -> None:
     path = tiny_bundle.write(tmp_path / "narrow", graphs=graphs)
     pipe = TextToVideoPipeline.from_pretrained(path, backend=FakeBackend(graphs))
     assert pipe(PROMPT).frames.any()
+
+
+@pytest.mark.parametrize(("kept", "together"), [(10**9, True), (1000, False)])
+def test_large_bundles_hold_one_graph_at_a_time_unless_told(
+    tiny_bundle_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, together: bool
+) -> None:
+    monkeypatch.setattr("hummingbird_runtime.graphs.KEPT_TOGETHER", kept)
+    for low_memory, held in ((None, together), (False, True), (True, False)):
+        backend = FakeBackend()
+        with TextToVideoPipeline.from_pretrained(
+            tiny_bundle_path, backend=backend, low_memory=low_memory
+        ):
+            assert (backend.log[:1] == ["open text_encoder"]) == held

@@ -124,7 +124,7 @@ def test_cases_are_small_sizes_that_the_bundle_allows() -> None:
     )
     assert list(dict(probe_cases("unet", graphs["unet"], one, **SIZES))) == ["6x4x6"]
     assert list(dict(probe_cases("vae_decoder", graphs["vae_decoder"], one, **SIZES))) == ["1x4x6"]
-    assert probe_cases("upscaler", graphs["unet"], facts, **SIZES) == []
+    assert probe_cases("vae_encoder", graphs["unet"], facts, **SIZES) == []
 
 
 def test_a_bundle_that_computes_what_it_did_passes(bundle: Path) -> None:

@@ -45,7 +45,7 @@ def check(
 def test_none_everywhere_is_the_bundles_default() -> None:
     names = ["num_frames", "height", "width", "num_inference_steps", "guidance_scale", "seed"]
     names += ["negative_prompt", "fps_condition", "latents", "prompt_embeds", "decoder"]
-    names += ["callback_on_step_end", "cancel"]
+    names += ["upscale", "callback_on_step_end", "cancel"]
     explicit, warnings = check(**dict.fromkeys(names))
     assert dataclasses.asdict(explicit) == dataclasses.asdict(check()[0])
     assert warnings == []
@@ -60,6 +60,7 @@ def test_none_everywhere_is_the_bundles_default() -> None:
         "seed": 0,
         "fps_condition": 8,
         "decoder": "vae_decoder",
+        "upscale": False,
         "output_type": "video",
         "latents": None,
         "prompt_embeds": None,

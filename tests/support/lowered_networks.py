@@ -22,7 +22,7 @@ from hummingbird_export.lowering.sizes import Sizes
 from hummingbird_export.lowering.unet import lower_unet
 from hummingbird_export.random_models import random_unet
 from hummingbird_export.storage import save_graph
-from hummingbird_export.verify import Parity, compare_graph, torch_cases
+from hummingbird_export.verify import Parity, compare_graph, run_session, torch_cases
 from hummingbird_export.wrappers import unet_graph
 from hummingbird_runtime.manifest import Tensor
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
@@ -102,9 +102,11 @@ def verify(
     module, signature = unet_graph(network, tokens=TOKENS)
     k = network.config.size_multiple
     cases = [{"F": frames, "h": k * rows, "w": k * columns} for frames, rows, columns in sizes]
-    run = session(str(save_graph(model, folder))).run
+    opened = session(str(save_graph(model, folder)))
     return compare_graph(
-        lambda feeds: run(None, feeds)[0], torch_cases(module, signature, cases), "unet"
+        lambda feeds: run_session(opened, feeds, "unet")[0],
+        torch_cases(module, signature, cases),
+        "unet",
     )
 
 

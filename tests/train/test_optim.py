@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+from hummingbird_runtime.errors import UsageError
 from hummingbird_train.ema import MovingAverage
-from hummingbird_train.optim import MuonAdam, OptimizerConfig, is_matrix, orthogonalize
+from hummingbird_train.optim import (
+    MuonAdam,
+    NamedAdamW,
+    OptimizerConfig,
+    gradient_norm,
+    is_matrix,
+    make_optimizer,
+    orthogonalize,
+    scale_gradients,
+)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
@@ -31,7 +41,7 @@ def test_orthogonalizing_keeps_the_singular_vectors() -> None:
 def test_vectors_follow_adam() -> None:
     bias = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     twin = nn.Parameter(bias.detach().clone())
-    ours = MuonAdam([("bias", bias)], OptimizerConfig(clip_norm=1e9))
+    ours = MuonAdam([("bias", bias)])
     theirs = torch.optim.Adam([twin], lr=1e-2, betas=(0.9, 0.99))
     for step in range(5):
         grad = torch.tensor([0.1, -0.3, 2.0]) * (step + 1)
@@ -82,3 +92,57 @@ def test_the_moving_average_warms_up() -> None:
     assert average.average["x"].item() == pytest.approx(0.9)  # decay 1 / 10 at the first update
     average.update(10_000)
     assert average.average["x"].item() == pytest.approx(0.91)
+
+
+def test_adamw_is_torchs_and_its_state_goes_on_bit_for_bit() -> None:
+    config = OptimizerConfig(kind="adamw", weight_decay=0.1, adam_betas=(0.8, 0.95))
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(4))
+    ours, idle, theirs = (nn.Parameter(start.clone()) for _ in range(3))
+    optimizer = make_optimizer([("a", ours), ("idle", idle)], config)
+    reference = torch.optim.AdamW([theirs], lr=3e-3, betas=(0.8, 0.95), weight_decay=0.1)
+    for step in range(6):
+        if step == 3:  # as a resumed run does
+            held = {n: t.clone() for n, t in optimizer.state().items()}
+            assert set(held) == {"first.a", "second.a", "steps.a"}
+            optimizer = make_optimizer([("a", ours), ("idle", idle)], config)
+            assert isinstance(optimizer, NamedAdamW)
+            optimizer.load_state(held)
+        ours.grad = (ours.detach() * (step + 1)).clone()
+        theirs.grad = (theirs.detach() * (step + 1)).clone()
+        optimizer.step(3e-3)
+        reference.step()
+    assert torch.equal(ours, theirs)
+    assert torch.equal(idle, start)
+
+
+def test_an_unknown_optimiser_is_named() -> None:
+    with pytest.raises(UsageError, match="'sgd'") as caught:
+        make_optimizer([], OptimizerConfig(kind="sgd"))  # type: ignore[arg-type]
+    assert caught.value.code == "train.optimizer"
+
+
+def test_clipping_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(5)
+    ours, theirs = ([nn.Parameter(torch.zeros(s)) for s in ((3, 4), (5,), (2,))] for _ in "ab")
+    for a, b in zip(ours[:2], theirs[:2], strict=True):  # the last one has no gradient
+        a.grad = torch.randn(a.shape, generator=generator)
+        b.grad = a.grad.clone()
+    norm = gradient_norm(ours)
+    assert norm == pytest.approx(float(torch.nn.utils.clip_grad_norm_(theirs, 0.5)))
+    scale_gradients(ours, min(1.0, 0.5 / (norm + 1e-6)))
+    assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours[:2], theirs[:2], strict=True))
+    ours[1].grad[2] = float("inf")
+    assert gradient_norm(ours) == float("inf")
+    ours[0].grad[0, 0] = float("nan")
+    assert gradient_norm(ours) != gradient_norm(ours)
+
+
+def test_averages_take_the_place_of_weights_and_give_it_back() -> None:
+    value = nn.Parameter(torch.tensor([1.0, 2.0]))
+    average = MovingAverage([("x", value)], decay=0.9)
+    with torch.no_grad():
+        value.add_(0.1)
+    live = value.detach().clone()
+    with average.applied():
+        assert torch.equal(value, torch.tensor([1.0, 2.0]))
+    assert torch.equal(value, live)

@@ -52,6 +52,30 @@ def edge_map(images: Tensor) -> Tensor:
     return F.max_pool2d(strength.amax(1, keepdim=True).clamp(max=1.0), 5, 1, 2)
 
 
+def reconstruction_loss(output: Tensor, target: Tensor, weights: AutoencoderLoss) -> Tensor:
+    """Edge-weighted L1 plus half MSE, plus the L1 distance of gradients: a scalar.
+
+    Args:
+        output: float [n, 3, H, W], nominally in [-1, 1].
+        target: of the same shape.
+        weights: of the terms; its latent noise is not used here.
+    """
+    error = output - target
+    weight = 1 + weights.edge_weight * edge_map(target)
+    pixel = (weight * (error.abs() + 0.5 * error.square())).mean()
+    ox, oy = gradients(output)
+    tx, ty = gradients(target)
+    slope = (ox - tx).abs().mean() + (oy - ty).abs().mean()
+    return pixel + weights.gradient_weight * slope
+
+
+def mean_psnr(output: Tensor, target: Tensor) -> float:
+    """Mean over images of the PSNR in dB of [n, 3, H, W] in [-1, 1], without clipping to it."""
+    with torch.no_grad():
+        mse = ((output - target).clamp(-2, 2) / 2).square().mean((1, 2, 3))
+        return float((-10 * torch.log10(mse + 1e-10)).mean())
+
+
 class AutoencoderObjective:
     """Reconstruction of random frames of random scenes.
 
@@ -88,16 +112,9 @@ class AutoencoderObjective:
         torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(mean.shape, generator=torch_rng) * mean.detach().std()
         output = self.model.decode(mean + self.weights.latent_noise * noise)
-        error = output - target
-        weight = 1 + self.weights.edge_weight * edge_map(target)
-        pixel = (weight * (error.abs() + 0.5 * error.square())).mean()
-        ox, oy = gradients(output)
-        tx, ty = gradients(target)
-        slope = (ox - tx).abs().mean() + (oy - ty).abs().mean()
-        with torch.no_grad():
-            mse = (error.clamp(-2, 2) / 2).square().mean((1, 2, 3))
-            psnr = float((-10 * torch.log10(mse + 1e-10)).mean())
-        return pixel + self.weights.gradient_weight * slope, {"psnr": psnr}
+        return reconstruction_loss(output, target, self.weights), {
+            "psnr": mean_psnr(output, target)
+        }
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write ``vae.safetensors`` from averaged weights."""

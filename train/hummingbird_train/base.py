@@ -1,7 +1,7 @@
-"""Stage `base`: text tower and video U-Net trained together on cached latents, images before clips.
+"""Stages `base` and `teacher`: v-prediction on cached latents, images before clips.
 
-The U-Net is the guidance-embedded one from the start: this stage runs it at w = 1 (no guidance), so
-that stage `guidance` only has to teach it what other w mean.
+The U-Net is the guidance-embedded one from the start: these stages run it at w = 1 (no guidance),
+so that stage `distill` only has to teach it what other w mean.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from hummingbird_runtime.guidance import guidance_embedding
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_train.autoencoder import save_averaged
+from hummingbird_train.devices import Placed
 from hummingbird_train.diffusion import ForwardProcess, stratified_timesteps
 from hummingbird_train.latents import LatentCache
-from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
-from hummingbird_train.models.unet import UNetConfig, VideoUNet
+from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.recipe import Phase
 from hummingbird_train.world.grammar import caption
 from hummingbird_train.world.scene import FPS, Scene
@@ -50,13 +51,13 @@ def world_schedule() -> SchedulerConfig:
 
 
 class Captioner:
-    """Scenes to token ids, with caption dropout and partial captions."""
+    """Scenes or captions to token ids, with caption dropout; scenes with partial captions."""
 
     def __init__(self, tokenizer: Tokenizer, dropout: float, partial: float) -> None:
         self.tokenizer, self.dropout, self.partial = tokenizer, dropout, partial
         self.empty = tokenizer.encode("").ids
 
-    def ids(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Tensor:
+    def ids(self, scenes: Sequence[Scene | str], rng: np.random.Generator) -> Tensor:
         """int64 [b, L]; each caption dropped with the configured probability."""
         rows = [
             self.empty if rng.random() < self.dropout
@@ -65,7 +66,9 @@ class Captioner:
         ]  # fmt: skip
         return torch.from_numpy(np.concatenate(rows))
 
-    def _caption(self, scene: Scene, rng: np.random.Generator) -> str:
+    def _caption(self, scene: Scene | str, rng: np.random.Generator) -> str:
+        if isinstance(scene, str):
+            return scene
         return caption(scene, rng, templates="partial" if rng.random() < self.partial else "train")
 
 
@@ -74,35 +77,35 @@ def embedded_guidance(w: np.ndarray, dim: int) -> Tensor:
     return torch.from_numpy(np.concatenate([guidance_embedding(float(x), dim) for x in w]))
 
 
-class BaseObjective:
+class BaseObjective(Placed):
     """v-prediction on sub-clips, captions dropped now and then.
 
     Args:
-        unet_config, text_config: shapes.
+        unet: network to train.
+        text: its text tower.
         cache: encoded clips.
         tokenizer: of the world.
         config: dropout and so on.
-        seed: of the initial weights.
+        train_text: train the tower as well; else it is frozen.
     """
 
     def __init__(
         self,
-        unet_config: UNetConfig,
-        text_config: TextConfig,
+        unet: VideoUNet,
+        text: TextEncoder,
         cache: LatentCache,
         tokenizer: Tokenizer,
         config: BaseConfig,
         *,
-        seed: int,
+        train_text: bool = True,
     ) -> None:
-        torch.manual_seed(seed)
-        self.unet_config, self.text_config = unet_config, text_config
-        self.unet, self.text = VideoUNet(unet_config), TextEncoder(text_config)
-        self.modules = {"unet": self.unet, "text": self.text}
+        self.unet, self.text = unet.train(), text.requires_grad_(train_text)
+        self.train_text = train_text
+        self.modules = {"unet": unet, "text": text} if train_text else {"unet": unet}
         self.cache = cache
         self.captioner = Captioner(tokenizer, config.caption_dropout, config.partial_captions)
         self.process = ForwardProcess(world_schedule())
-        width = unet_config.time_cond_proj_dim
+        width = unet.config.time_cond_proj_dim
         self.no_guidance = None if width is None else embedded_guidance(np.ones(1), width)
 
     def loss(
@@ -111,26 +114,36 @@ class BaseObjective:
         """Mean squared error of v on one batch."""
         frames = 1 if images else phase.frames
         count = phase.images_batch if images else phase.batch
-        x_0, index, scenes = self.cache.sample(rng, count, frames, phase.stride)
+        x_0, index, scenes = self.cache.sample(rng, count, frames, phase.stride, phase.first_frames)
         t = stratified_timesteps(rng, count)
         eps = torch.randn(x_0.shape, generator=torch_generator(rng))
         w = None if self.no_guidance is None else self.no_guidance.expand(count, -1)
+        x_0, eps, t, ids, w, fps, rows = self.here(
+            x_0,
+            eps,
+            t,
+            self.captioner.ids(scenes, rng),
+            w,
+            torch.full((count,), max(1, FPS // phase.stride)),
+            torch.from_numpy(index),
+        )
         output = self.unet(
             self.process.noised(x_0, eps, t),
             t,
-            self.text(self.captioner.ids(scenes, rng)),
+            self.text(ids),
             timestep_cond=w,
-            fps=torch.full((count,), max(1, FPS // phase.stride)),
-            frame_indices=torch.from_numpy(index),
+            fps=fps,
+            frame_indices=rows,
             images=frames == 1,
         )
-        loss = (output - self.process.target(x_0, eps, t)).square().mean()
+        loss = (output.float() - self.process.target(x_0, eps, t)).square().mean()
         return loss, {"image" if frames == 1 else "clip": float(loss.detach())}
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write ``unet.safetensors`` and ``text.safetensors`` from averaged weights."""
-        save_averaged(folder / "unet.safetensors", self.unet, self.unet_config, weights, "unet")
-        save_averaged(folder / "text.safetensors", self.text, self.text_config, weights, "text")
+        """Write ``unet.safetensors``, and ``text.safetensors`` if trained, from averages."""
+        save_averaged(folder / "unet.safetensors", self.unet, self.unet.config, weights, "unet")
+        if self.train_text:
+            save_averaged(folder / "text.safetensors", self.text, self.text.config, weights, "text")
 
 
 def torch_generator(rng: np.random.Generator) -> torch.Generator:

@@ -1,8 +1,14 @@
-"""The `hummingbird train` verbs. torch is imported by the verbs, not by --help."""
+"""The `hummingbird train` verbs: a table of ``module:function``, imported when called.
+
+torch is imported by the verbs, not by --help.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,24 +21,44 @@ RUN = Path("runs/shapes")
 
 STAGES = {
     "vae": "train the autoencoder on rendered frames",
-    "base": "train text tower and video U-Net: single frames, then 9 frames, then 26",
-    "guidance": "distil classifier-free guidance into the w embedding",
     "decoder": "train the autoencoder's decoder further; latents stay as they are",
+    "base": "train text tower and video U-Net: single frames, then more and more of a clip",
+    "teacher": "grow the U-Net to the teacher's blocks and train it further",
+    "distill": "prune, and learn the guided teacher in one pass (stage 1)",
+    "consistency": "distil to a few steps (stage 2)",
+    "feedback": "few steps with visual rewards beside (stage 2)",
+    "tiny-decoder": "distil the small decoder from the full one",
+    "upscaler": "train the upscaler of frames",
 }
+ALL = "run every stage that the recipe has a table for, in order"
 PUBLISH = "write a finished run as float16 checkpoints that `hummingbird export build` takes"
 LADDER = "judge rendered clips, the autoencoder and a bundle on fresh prompts; prints Markdown"
+
+VERBS = {
+    "all": ("cli:all_main", ALL),
+    "publish": ("cli:publish_main", PUBLISH),
+    "ladder": ("cli:ladder_main", LADDER),
+    "style": ("style_cli:main", "fine-tune a style from a folder of clips or images"),
+    "data": ("data.cli:main", "look at a dataset: counts, sizes, captions, failures"),
+    "prune": ("pruning.surgery:main", "drop blocks of a U-Net's file; prints the map"),
+    "importance": ("pruning.importance:main", "what each block is worth: damage without it"),
+    "judge": ("feedback.judge_cli:main", "train a learned judge of the tiny world"),
+    "decoder-quality": ("decoder_quality:main", "small decoder and upscaler against the large"),
+    "estimate": ("estimate:main", "memory and time of a recipe on four GPUs"),
+}
+"""Verb -> function below this package that takes the words after it, and what it does."""
 
 
 def usage() -> str:
     """What `hummingbird train --help` prints."""
-    described = {**STAGES, "publish": PUBLISH, "ladder": LADDER}
-    lines = [f"  {verb:9}{text}" for verb, text in described.items()]
+    described = {**STAGES, **{verb: text for verb, (_, text) in VERBS.items()}}
+    lines = [f"  {verb:17}{text}" for verb, text in described.items()]
     return "\n".join(
         [
             "usage: hummingbird train VERB [options]     (hummingbird train VERB --help)",
             "",
-            "Stages run in the order listed; each pauses when its minutes are gone and goes on",
-            "where it paused.",
+            "The stages come first, in the order in which they run; each pauses when its minutes",
+            "are gone and goes on where it paused.",
             "",
             "verbs:",
             *lines,
@@ -42,53 +68,79 @@ def usage() -> str:
 
 def main(argv: list[str]) -> int:
     """Run a training verb; returns the exit code. Typed errors pass through to the shell."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"publish": _publish, "ladder": _ladder}
     if argv and argv[0] in ("-h", "--help"):
         print(usage())
         return 0
     if argv and argv[0] in STAGES:
         return _stage(argv[0], argv[1:])
-    if not argv or argv[0] not in verbs:
+    if not argv or argv[0] not in VERBS:
         got = repr(argv[0][:60]) if argv else "no verb"
         raise UsageError(
             "usage.unknown_verb",
-            f"hummingbird train: got {got}, expected one of {', '.join([*STAGES, *verbs])}",
+            f"hummingbird train: got {got}, expected one of {', '.join([*STAGES, *VERBS])}",
             hint="see `hummingbird train --help`",
         )
-    return verbs[argv[0]](argv[1:])
+    module, _, function = VERBS[argv[0]][0].partition(":")
+    verb: Callable[[list[str]], int] = getattr(
+        importlib.import_module(f"hummingbird_train.{module}"), function
+    )
+    return verb(argv[1:])
 
 
 def _stage(stage: str, arguments: list[str]) -> int:
-    parser = Parser(prog=f"hummingbird train {stage}", description=STAGES[stage])
+    return _run_stages(stage, STAGES[stage], arguments)
+
+
+def all_main(arguments: list[str]) -> int:
+    """`hummingbird train all`."""
+    return _run_stages("all", ALL, arguments)
+
+
+def _run_stages(verb: str, description: str, arguments: list[str]) -> int:
+    parser = Parser(prog=f"hummingbird train {verb}", description=description)
     add = parser.add_argument
     add("recipe", nargs="?", type=Path, default=RECIPE, metavar="RECIPE.toml")
     add("--run", type=Path, default=RUN, metavar="DIR",
         help="run folder, outside git (default %(default)s)")  # fmt: skip
     add("--minutes", type=positive_number, metavar="M", help="pause after M minutes")
-    add("--processes", type=number_in(1, 64), default=2, metavar="N",
-        help="gloo ranks, one per core (default %(default)s)")  # fmt: skip
+    ranks = parser.add_mutually_exclusive_group()
+    ranks.add_argument("--processes", type=number_in(1, 64), metavar="N",
+        help="ranks (default: one a GPU, or two on CPUs)")  # fmt: skip
+    ranks.add_argument("--accelerate", type=Path, metavar="FILE.yaml",
+        help="ranks and sharding from a file of train/accelerate/")  # fmt: skip
     add("-q", "--quiet", action="store_true", help="no progress lines")
     parsed = parser.parse(arguments)
-    from hummingbird_train.parallel import launch
+    from hummingbird_train.parallel import Layout, default_processes, launch
     from hummingbird_train.recipe import load_recipe
     from hummingbird_train.stages import run_stage
 
-    load_recipe(parsed.recipe)  # a wrong path fails here, before processes are made
-    launch(
-        run_stage, parsed.processes, stage, parsed.recipe, parsed.run, parsed.minutes, parsed.quiet
+    recipe = load_recipe(parsed.recipe)  # a wrong path fails here, before processes are made
+    layout = (
+        Layout.read(parsed.accelerate)
+        if parsed.accelerate
+        else Layout(parsed.processes or default_processes())
     )
+    end = None if parsed.minutes is None else time.monotonic() + 60 * parsed.minutes
+    for stage in [s for s in STAGES if s in recipe] if verb == "all" else [verb]:
+        left = None if end is None else (end - time.monotonic()) / 60
+        if left is not None and left <= 0:
+            break
+        launch(run_stage, layout, stage, parsed.recipe, parsed.run, left, parsed.quiet)
     return 0
 
 
-def _publish(arguments: list[str]) -> int:
+def publish_main(arguments: list[str]) -> int:
+    """`hummingbird train publish`."""
     parser = Parser(prog="hummingbird train publish", description=PUBLISH)
     add = parser.add_argument
+    add("recipe", nargs="?", type=Path, default=RECIPE, metavar="RECIPE.toml")
     add("--run", type=Path, default=RUN, metavar="DIR", help="default %(default)s")
     add("-o", "--output", type=Path, required=True, metavar="DIR",
         help="new folder; its name becomes the model's")  # fmt: skip
-    add("--steps", type=number_in(1, 50), default=8, help="default inference steps (%(default)s)")
-    add("--guidance-scale", type=positive_number, default=3.0, help="default scale (%(default)s)")
-    add("--recipe", default=RECIPE.as_posix(), help="named in the provenance (%(default)s)")
+    add("--stage", choices=("distill", "consistency", "feedback"),
+        help="whose U-Net (default: the last that the run has)")  # fmt: skip
+    add("--steps", type=number_in(1, 50), default=4, help="default inference steps (%(default)s)")
+    add("--guidance-scale", type=positive_number, default=1.5, help="default scale (%(default)s)")
     add("--licence-file", type=Path, default=Path("LICENSE"), metavar="FILE")
     add("--force", action="store_true", help="replace an existing folder")
     parsed = parser.parse(arguments)
@@ -101,13 +153,15 @@ def _publish(arguments: list[str]) -> int:
         licence=parsed.licence_file,
         steps=parsed.steps,
         w=parsed.guidance_scale,
+        stage=parsed.stage,
         overwrite=parsed.force,
     )
     print(parsed.output)
     return 0
 
 
-def _ladder(arguments: list[str]) -> int:
+def ladder_main(arguments: list[str]) -> int:
+    """`hummingbird train ladder`."""
     parser = Parser(prog="hummingbird train ladder", description=LADDER)
     add = parser.add_argument
     add("--bundle", type=Path, metavar="DIR", help="default: the built-in bundle")
@@ -116,6 +170,7 @@ def _ladder(arguments: list[str]) -> int:
     add("--seeds", type=number_in(1, 1000), default=2, help="clips per prompt (%(default)s)")
     add("--steps", type=number_in(1, 50), help="inference steps (default: the bundle's)")
     add("--guidance-scale", type=positive_number, help="default: the bundle's")
+    add("--decoder", choices=("full", "tiny"), help="default: the bundle's")
     add("--tier", type=int, choices=(1, 2), default=1)
     add("--held-out", action="store_true", help="only triples never trained on")
     parsed = parser.parse(arguments)
@@ -132,7 +187,8 @@ def _ladder(arguments: list[str]) -> int:
             bundle=parsed.bundle,
             steps=parsed.steps,
             w=parsed.guidance_scale,
-            log=lambda line: print(line, file=sys.stderr, flush=True),
+            decoder=parsed.decoder,
+            log=functools.partial(print, file=sys.stderr, flush=True),
         )
     )
     print(markdown(rows, parsed.tier))

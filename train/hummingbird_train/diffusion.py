@@ -25,6 +25,10 @@ class ForwardProcess:
         self.noise = (1 - cumulative).sqrt().float()
         self.prediction_type = config.prediction_type
 
+    def to(self, device: torch.device) -> None:
+        """Move the tables."""
+        self.signal, self.noise = self.signal.to(device), self.noise.to(device)
+
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(signal, noise) at int64 [b], shaped to broadcast against (b, c, f, h, w)."""
         shape = (-1, 1, 1, 1, 1)

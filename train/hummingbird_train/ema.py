@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from hummingbird_train.parallel import assign, local
+
 
 class MovingAverage:
-    """Average of named parameters, kept beside them.
+    """Average of named parameters, kept beside them; sharded where they are.
 
     Args:
         named_parameters: what to average; copied at construction.
@@ -26,10 +29,26 @@ class MovingAverage:
         """Move towards the live weights after ``count`` updates (0-based)."""
         decay = min(self.decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(
-            list(self.average.values()), [p.detach() for p in self.live.values()], 1 - decay
+            [local(t) for t in self.average.values()],
+            [local(p.detach()) for p in self.live.values()],
+            1 - decay,
         )
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore the averages by name."""
+        """Restore the averages by name from whole tensors."""
         for name, tensor in self.average.items():
-            tensor.copy_(tensors[name])
+            assign(tensor, tensors[name])
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averages in place of the live weights, which come back bit for bit."""
+        kept = {n: p.detach().clone() for n, p in self.live.items()}
+        with torch.no_grad():
+            for name, parameter in self.live.items():
+                parameter.copy_(self.average[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.live.items():
+                    parameter.copy_(kept[name])

@@ -36,6 +36,7 @@ def climb(
     bundle: Path | None,
     steps: int | None = None,
     w: float | None = None,
+    decoder: str | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, dict[str, Accuracy]]]:
     """Yield the rows of the ladder, cheapest first.
@@ -49,6 +50,7 @@ def climb(
         bundle: bundle folder; None is the built-in one.
         steps: inference steps; None is the bundle's default.
         w: guidance scale; None is the bundle's default.
+        decoder: ``full`` or ``tiny``; None is the bundle's default.
         log: takes a progress line now and then.
     """
     asked = judging_prompts(prompts, seed=2026, tier=tier, split=split)
@@ -67,6 +69,8 @@ def climb(
                     seed=1000 * seed + number,
                     num_inference_steps=steps,
                     guidance_scale=w,
+                    decoder=decoder,
+                    upscale=False,
                 )
                 judged.append((scene, judge(clip.frames, tier=tier)))
             if number % 20 == 19:

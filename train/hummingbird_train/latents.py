@@ -116,16 +116,22 @@ class LatentCache:
         return len(self.scenes)
 
     def sample(
-        self, rng: np.random.Generator, count: int, frames: int, stride: int
+        self,
+        rng: np.random.Generator,
+        count: int,
+        frames: int,
+        stride: int,
+        first_frames: tuple[int, int] | None = None,
     ) -> tuple[torch.Tensor, np.ndarray, list[Scene]]:
-        """Random sub-clips.
+        """Random sub-clips, beginning anywhere or at an index of ``first_frames`` (both included).
 
         Returns:
             float32 latents [count, C, frames, h, w] scaled to unit variance, int64 world frame
             indices [count, frames], and the scenes.
         """
         clips = rng.integers(len(self), size=count)
-        starts = rng.integers(FRAMES - (frames - 1) * stride, size=count)
+        first, last = first_frames or (0, FRAMES - 1 - (frames - 1) * stride)
+        starts = rng.integers(first, last + 1, size=count)
         index = starts[:, None] + np.arange(frames) * stride
         chosen = self.latents[clips[:, None], index].astype(np.float32) * self.scaling_factor
         latents = torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 2, 1, 3, 4)))

@@ -1,19 +1,25 @@
-"""Muon for matrices, Adam for everything else: one optimiser over named parameters.
+"""Optimisers over named parameters: Muon for matrices with Adam for the rest, and torch's AdamW.
 
 Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix, found
 by a few Newton-Schulz iterations; the update is scaled by 0.2 sqrt(max(m, n)) so that its RMS
 equals Adam's and both share one learning rate (Liu et al. 2025, "Muon is scalable", section 2.2).
-The Newton-Schulz work is split over the ranks. State is a flat dict of tensors for safetensors.
+The Newton-Schulz work is split over the ranks; sharded weights have no whole matrices, so they take
+AdamW. State is a flat dict of tensors for safetensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from hummingbird_runtime.errors import UsageError
+from hummingbird_train import parallel
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients chosen for slope at zero; singular values end in about [0.7, 1.2]."""
@@ -32,11 +38,18 @@ EDGE_LAYERS = (
 class OptimizerConfig:
     """Hyper-parameters shared by every stage; the learning rate comes with each step."""
 
+    kind: Literal["muon", "adamw"] = "muon"
+    """muon: ``MuonAdam``; adamw: torch's AdamW for every parameter, the only one when sharded."""
     momentum: float = 0.95
+    """Of Muon."""
     newton_schulz_steps: int = 4
+    """Of Muon."""
     adam_betas: tuple[float, float] = (0.9, 0.99)
+    """Of Adam."""
     weight_decay: float = 0.0
+    """Decoupled; muon: of the matrices, adamw: of everything."""
     clip_norm: float = 1.0
+    """Largest norm of all gradients together; longer ones are scaled down to it."""
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
@@ -64,6 +77,104 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
     if parameter.ndim < 2 or min(parameter.shape[0], parameter[0].numel()) < 2:
         return False
     return not name.endswith(EDGE_LAYERS)
+
+
+@torch.no_grad()
+def gradient_norm(parameters: Iterable[Tensor]) -> float:
+    """Norm of all gradients together, over all ranks where they are sharded; nan or inf if any is.
+
+    Every rank must ask.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return 0.0
+    norm = torch.linalg.vector_norm(torch.stack([parallel.local(g).norm() for g in grads]))
+    if isinstance(grads[0], DTensor):
+        square = norm.square()
+        dist.all_reduce(square)
+        norm = square.sqrt()
+    return float(norm)
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[Tensor], factor: float) -> None:
+    """Multiply all gradients."""
+    grads = [parallel.local(p.grad) for p in parameters if p.grad is not None]
+    if grads and factor != 1.0:
+        torch._foreach_mul_(grads, factor)
+
+
+def make_optimizer(
+    named_parameters: Sequence[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> MuonAdam | NamedAdamW:
+    """The optimiser of a configuration.
+
+    Raises:
+        UsageError: ``train.optimizer`` for an unknown kind, ``train.sharded_muon`` for Muon over
+            sharded parameters.
+    """
+    if config.kind not in ("muon", "adamw"):
+        raise UsageError(
+            "train.optimizer",
+            f"optimiser, got {config.kind!r}, expected 'muon' or 'adamw'",
+            hint="correct `kind` in the recipe",
+        )
+    if config.kind == "adamw":
+        return NamedAdamW(named_parameters, config)
+    if any(isinstance(p, DTensor) for _, p in named_parameters):
+        raise UsageError(
+            "train.sharded_muon",
+            "optimiser muon with sharded weights, expected adamw: Muon needs whole matrices",
+            hint='set kind = "adamw" for the optimiser, or launch without sharding',
+        )
+    return MuonAdam(named_parameters, config)
+
+
+class NamedAdamW:
+    """torch's AdamW (Loshchilov and Hutter 2019) with state by parameter name.
+
+    Args:
+        named_parameters: the trained parameters; names must be unique; sharded or not.
+        config: betas and weight decay.
+    """
+
+    def __init__(
+        self, named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+    ) -> None:
+        self.parameters = {n: p for n, p in named_parameters if p.requires_grad}
+        self.inner = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=0.0,
+            betas=config.adam_betas,
+            weight_decay=config.weight_decay,
+        )
+
+    def step(self, learning_rate: float) -> None:
+        """Apply one update from ``.grad``; parameters without one stay as they are."""
+        self.inner.param_groups[0]["lr"] = learning_rate
+        self.inner.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Flat tensors that ``load_state`` takes back bit for bit; sharded ones stay sharded."""
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            held = self.inner.state.get(parameter)
+            if held:
+                tensors[f"first.{name}"] = held["exp_avg"]
+                tensors[f"second.{name}"] = held["exp_avg_sq"]
+                tensors[f"steps.{name}"] = held["step"]
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what ``state`` gave from whole tensors."""
+        for name, parameter in self.parameters.items():
+            if f"steps.{name}" not in tensors:
+                continue  # never had a gradient
+            held = {"step": tensors[f"steps.{name}"].clone()}
+            for key, kind in (("exp_avg", "first"), ("exp_avg_sq", "second")):
+                held[key] = torch.zeros_like(parameter.detach())
+                parallel.assign(held[key], tensors[f"{kind}.{name}"])
+            self.inner.state[parameter] = held
 
 
 class MuonAdam:
@@ -98,19 +209,15 @@ class MuonAdam:
         self._groups = sorted(by_shape.items(), key=lambda g: -min(g[0]) * g[0][0] * g[0][1])
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> float:
-        """Apply one update from ``.grad``; returns the gradient norm before clipping."""
+    def step(self, learning_rate: float) -> None:
+        """Apply one update from ``.grad``; parameters without one stay as they are."""
         grads = {n: p.grad for n, p in self.parameters.items() if p.grad is not None}
-        norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in grads.values()]))
-        scale = min(1.0, self.config.clip_norm / (float(norm) + 1e-6))
-        torch._foreach_mul_(list(grads.values()), scale)
         self.step_count += 1
         if self.config.weight_decay:
             decay = 1.0 - learning_rate * self.config.weight_decay
             torch._foreach_mul_([self.parameters[n] for n in self.matrices], decay)
         self._step_adam(grads, learning_rate)
         self._step_muon(grads, learning_rate)
-        return float(norm)
 
     def _step_adam(self, grads: Mapping[str, Tensor], learning_rate: float) -> None:
         names = [n for n in self.others if n in grads]
@@ -139,13 +246,13 @@ class MuonAdam:
             self.momentum[name].mul_(momentum).add_(grad)
             updates.append(grad.add(self.momentum[name], alpha=momentum))
         raw = dict(zip(self.matrices, updates, strict=True))
-        rank, world = _rank_world()
+        rank, world = parallel.rank(), parallel.world_size()
         jobs = [(s, [n for n in names if raw[n] is not None]) for s, names in self._groups]
         jobs = [(s, names) for s, names in jobs if names]
         total = sum(s[0] * s[1] * len(names) for s, names in jobs)
         if not total:
             return
-        flat = torch.zeros(total)
+        flat = torch.zeros(total, device=self.parameters[self.matrices[0]].device)
         offset = 0
         spans = []
         dealt = 0
@@ -182,9 +289,3 @@ class MuonAdam:
             for name, tensor in table.items():
                 tensor.copy_(tensors[f"{kind}.{name}"])
         self.step_count = int(tensors["step_count"])
-
-
-def _rank_world() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1

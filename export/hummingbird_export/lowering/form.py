@@ -1,8 +1,9 @@
 """The form in which a U-Net is written: what a target's runtime is good at, as data.
 
-Every form computes the same function. ``PORTABLE`` uses standard operators only. ``CPU`` uses ONNX
-Runtime's fused operators and works through frames and cells in chunks, so that no activation is
-large: memory traffic, not arithmetic, was what a plain graph spent its time on.
+Every form computes the same function. ``PORTABLE`` uses standard operators and cuts nothing. Others
+work through frames and cells in chunks, so that no activation is large: on CPUs memory traffic, not
+arithmetic, was what a plain graph spent its time on; GPUs bind buffers of limited size. The fused
+form takes ONNX Runtime's own operators besides.
 """
 
 from __future__ import annotations
@@ -39,22 +40,35 @@ class Form:
         return max(self.frame_chunks, default=1)
 
     @classmethod
-    def in_pieces(cls, config: UNetConfig, size: tuple[int, int, int], largest: int) -> Form:
-        """The fused form, cut so that no hidden activation of a usual clip exceeds some bytes.
+    def in_pieces(
+        cls, config: UNetConfig, size: tuple[int, int, int], largest: int, *, fused: bool
+    ) -> Form:
+        """Cut so that no activation inside a block exceeds some bytes in a usual clip.
 
         Args:
             config: gives widths and levels; the widest activation is a feed-forward's, 4 channels
-                for each of the level's.
+                for each of the level's, or without fused attention the scores of all pairs of a
+                frame's cells.
             size: frames, rows and columns of the latent.
-            largest: bytes of one piece.
+            largest: bytes of one piece; one frame is the smallest piece.
+            fused: with the operators of ``com.microsoft``.
         """
         frames, rows, columns = size
-        pieces = []
+        in_frames, in_cells = [], []
         for level, mult in enumerate(config.channel_mult):
             cells = (rows >> level) * (columns >> level)
-            hidden = frames * cells * 4 * mult * config.model_channels * 4  # float32
-            pieces.append(min(frames, max(1, -(-hidden // largest))))
-        return cls(fused=True, frame_chunks=tuple(pieces), cell_chunks=tuple(pieces))
+            width = mult * config.model_channels
+            hidden = frames * cells * 4 * width * 4  # float32
+            scores = 0
+            if not fused and 2**level in config.attention_resolutions:
+                scores = frames * (width // config.num_head_channels) * cells**2 * 4
+            in_cells.append(_count(hidden, largest, frames))
+            in_frames.append(_count(max(hidden, scores), largest, frames))
+        return cls(fused=fused, frame_chunks=tuple(in_frames), cell_chunks=tuple(in_cells))
+
+
+def _count(whole: int, largest: int, most: int) -> int:
+    return min(most, max(1, -(-whole // largest)))
 
 
 PORTABLE = Form()

@@ -65,6 +65,8 @@ def add_run_options(parser: Parser) -> None:
     add("--bundle", metavar="DIR", help="bundle folder (default: the built-in one)")
     add("--style", type=style, metavar="STYLE[:S]", help="adapter file or name, and its strength")
     add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
+    add("--upscale", action=argparse.BooleanOptionalAction,
+        help="frames four times larger (default: where the bundle can)")  # fmt: skip
     add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
     add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
     add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
@@ -138,13 +140,14 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
         "seed": request.seed,
         "bundle_id": video.bundle_id,
         "frames": len(video.frames),
-        "height": request.height,
-        "width": request.width,
+        "height": video.frames.shape[1],
+        "width": video.frames.shape[2],
         "fps": video.fps,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
         "fps_condition": request.fps_condition,
         "decoder": "tiny" if request.decoder.endswith("tiny") else "full",
+        "upscale": request.upscale,
         "style": style,
         "style_strength": None if style is None else strength,
         "truncated": record.truncated,

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     """Run the verb; see ``hummingbird generate --help``."""
     parsed = _parser().parse(arguments)
     values = vars(parsed)
-    options = cast("Options", {name: values[name] for name in (*_OPTIONS, "decoder")})
+    options = cast("Options", {name: values[name] for name in (*_OPTIONS, "decoder", "upscale")})
     return run_job(
         ClipJob(
             prompt=parsed.prompt,

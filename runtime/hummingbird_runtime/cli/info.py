@@ -7,7 +7,7 @@ from typing import Any
 
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cli.parser import Parser
-from hummingbird_runtime.manifest import ModelFacts
+from hummingbird_runtime.manifest import UPSCALE, UPSCALER, ModelFacts
 
 
 def main(arguments: list[str]) -> int:
@@ -42,6 +42,7 @@ def _lines(bundle: Bundle) -> list[str]:
         "size": f"{_total(bundle) / 1e6:.1f} MB in {len(manifest.files)} files",
         "target": manifest.target,
         **_model_rows(facts),
+        **({"upscaled": _upscaled(facts)} if UPSCALER in manifest.graphs else {}),
         "sampler": f"{scheduler.sampler}, {scheduler.prediction_type}, "
         f"{scheduler.timestep_spacing}",
     }
@@ -84,6 +85,11 @@ def _model_rows(facts: ModelFacts) -> dict[str, str]:
         "fps given": f"{fps.default} (trained {', '.join(map(str, fps.trained))}, "
         f"allowed {_range(fps.allowed)})",
     }
+
+
+def _upscaled(facts: ModelFacts) -> str:
+    width, height = UPSCALE * facts.width.default, UPSCALE * facts.height.default
+    return f"{UPSCALE} times, to {width} x {height}, unless --no-upscale"
 
 
 def _figures(values: dict[str, float]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
 from hummingbird_runtime.cli.parser import Parser, whole_number
+from hummingbird_runtime.cli.verbs import missing_extra
 
 if TYPE_CHECKING:
     from hummingbird_runtime.request import Options
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Run the verb; see ``hummingbird sample --help``."""
+    if any(word == "--suite" or word.startswith("--suite=") for word in arguments):
+        return _suite(arguments)
     parsed = _parser().parse(arguments)
     output = parsed.output if parsed.file is None else parsed.file
     if output is None and find_spec("av") is not None:
@@ -27,13 +31,28 @@ def main(arguments: list[str]) -> int:
                 "pip install 'hummingbird-edge[video]' brings .mp4",
                 file=sys.stderr,
             )
-    options: Options = {"seed": parsed.seed, "decoder": parsed.decoder}
+    options: Options = {
+        "seed": parsed.seed,
+        "decoder": parsed.decoder,
+        "upscale": parsed.upscale,
+    }
     return run_job(ClipJob(prompt=None, output=output, options=options, **shared_settings(parsed)))
+
+
+def _suite(arguments: list[str]) -> int:
+    """The clips of a benchmark's prompts, by the package that knows them."""
+    try:
+        verb = importlib.import_module("hummingbird_bench.vbench.sample_verb")
+    except ModuleNotFoundError as error:
+        raise missing_extra("hummingbird sample --suite", "hummingbird_bench", "bench") from error
+    return int(verb.main(arguments))
 
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="hummingbird sample", description="Draw one of the bundle's example prompts."
+        prog="hummingbird sample",
+        description="Draw one of the bundle's example prompts; "
+        "with --suite vbench, the clips of that benchmark (--suite vbench --help).",
     )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(

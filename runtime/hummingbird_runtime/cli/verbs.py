@@ -47,7 +47,13 @@ VERBS = {
         "export",
     ),
     "train": Verb("hummingbird_train.cli:main", "train the models of a recipe", "train"),
+    "curate": Verb(
+        "hummingbird_train.curation.cli:main",
+        "turn raw clips into a dataset worth training on",
+        "curate",
+    ),
     "export": Verb("hummingbird_export.cli:main", "turn checkpoints into a bundle", "export"),
+    "bench": Verb("hummingbird_bench.cli:main", "measure clips, and judge them by VBench", "bench"),
 }
 
 

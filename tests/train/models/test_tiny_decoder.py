@@ -39,12 +39,28 @@ def test_a_full_size_frame_costs_a_fraction_of_the_full_decoder():
     assert full == pytest.approx(1563, abs=2)
 
 
-def test_a_tiny_frame_costs_half_of_its_decoder():
+def test_a_tiny_frame_costs_less_than_an_eighth_of_its_decoder():
     with torch.device("meta"):
         latent = torch.empty(1, 4, 8, 8)
         small = gflop(TinyDecoder(TinyDecoderConfig.tiny()), latent)
         full = gflop(AutoencoderKL(AutoencoderConfig.tiny()).decoder, latent)
-    assert small == pytest.approx(0.5 * full, rel=0.05)
+    assert full / small == pytest.approx(8.9, abs=0.05)  # what the docstring says
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_head_of_patches_gives_each_cell_its_own_pixels(kernel: int):
+    config = TinyDecoderConfig(
+        latent_channels=2, channels=(6, 4), blocks=(1, 1), patch=4, head_kernel=kernel
+    )
+    made, latent = decoder(config), torch.zeros(1, 2, 5, 3)
+    assert made(latent).shape == (1, 3, 40, 24)
+    assert config.upscale == 8
+    with torch.no_grad():
+        made.conv_out.weight.zero_()
+        made.conv_out.bias.copy_(torch.arange(48.0))
+        out = made(latent)
+    for channel, row, column in ((0, 0, 0), (1, 2, 3), (2, 3, 1)):
+        assert (out[0, channel, row::4, column::4] == 16 * channel + 4 * row + column).all()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,8 @@ def test_latents_are_scaled_then_bent_into_the_limit():
         {"channels": [], "blocks": []},
         {"blocks": [0, 1, 1, 1]},
         {"latent_limit": 0.0},
+        {"patch": 0},
+        {"head_kernel": 5},
         {"scaling_factor": -1.0},
     ],
 )

@@ -2,13 +2,15 @@
 
 The idea of tiny autoencoders for latent diffusion (a convolutional decoder without norms and
 attention, trained to imitate the large one) in a layout of our own: wide where the grid is coarse,
-narrow where it is fine. Layers are 3x3 convolutions, ReLU, sums and nearest-neighbour doubling.
+narrow where it is fine. Layers are 3x3 convolutions, ReLU, sums and nearest-neighbour doubling; for
+small worlds the last layer may give whole patches of pixels (``patch``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,10 @@ class TinyDecoderConfig(ModelConfig):
     """Brings latents to about unit variance: that of the autoencoder they come from."""
     latent_limit: float = 3.0
     """Scaled latents are bent smoothly into this range, so that outliers cannot run away."""
+    patch: int = 1
+    """Pixels per cell of the last level along one side: above 1, the last layer gives patches."""
+    head_kernel: Literal[1, 3] = 3
+    """Side of the last layer's kernel; 1 keeps the many channels of a patch cheap."""
 
     def __post_init__(self) -> None:
         """Refuse levels that do not pair up and limits that are not positive."""
@@ -59,7 +65,7 @@ class TinyDecoderConfig(ModelConfig):
     @property
     def upscale(self) -> int:
         """Pixels per latent cell along one side."""
-        return int(2**self.upsamplings)
+        return self.patch * int(2**self.upsamplings)
 
     @classmethod
     def videocrafter2(cls) -> TinyDecoderConfig:
@@ -68,8 +74,10 @@ class TinyDecoderConfig(ModelConfig):
 
     @classmethod
     def tiny(cls, scaling_factor: float = 1.0) -> TinyDecoderConfig:
-        """For the tiny world: 8 x 8 x 4 to 64 x 64 pixels, half the work of its own decoder."""
-        return cls(channels=(64, 32, 16, 8), blocks=(2, 1, 1, 1), scaling_factor=scaling_factor)
+        """For the tiny world: 8 x 8 x 4 to 64 x 64 pixels, 8.9 times less work than its own."""
+        return cls(
+            channels=(48,), blocks=(3,), patch=8, head_kernel=1, scaling_factor=scaling_factor
+        )
 
 
 class Refine(nn.Module):
@@ -112,7 +120,10 @@ class TinyDecoder(nn.Module):
             nn.Sequential(*(Refine(width) for _ in range(count)))
             for width, count in zip(widths, config.blocks, strict=True)
         )
-        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+        kernel = config.head_kernel
+        self.conv_out = nn.Conv2d(
+            widths[-1], config.out_channels * config.patch**2, kernel, padding=kernel // 2
+        )
 
     def forward(self, latent: Tensor) -> Tensor:
         """Pixels of a latent, as ``AutoencoderKL.decode``.
@@ -128,4 +139,5 @@ class TinyDecoder(nn.Module):
         h = self.level[0](F.relu(self.conv_in(h)))
         for up, level in zip(self.up, self.level[1:], strict=True):
             h = level(up(h))
-        return self.conv_out(h)
+        h = self.conv_out(h)
+        return F.pixel_shuffle(h, self.config.patch) if self.config.patch > 1 else h

@@ -18,15 +18,17 @@ from hummingbird_train.models.embeddings import sinusoid_table
 from hummingbird_train.models.text_encoder import TextConfig, TextEncoder
 from hummingbird_train.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
+from hummingbird_train.models.upscaler import Upscaler, UpscalerConfig
 
-Config = UNetConfig | AutoencoderConfig | TextConfig | TinyDecoderConfig
-Model = VideoUNet | AutoencoderKL | TextEncoder | TinyDecoder
+Config = UNetConfig | AutoencoderConfig | TextConfig | TinyDecoderConfig | UpscalerConfig
+Model = VideoUNet | AutoencoderKL | TextEncoder | TinyDecoder | Upscaler
 
 KINDS: dict[str, tuple[type[Config], type[Model]]] = {
     "unet": (UNetConfig, VideoUNet),
     "autoencoder": (AutoencoderConfig, AutoencoderKL),
     "text_encoder": (TextConfig, TextEncoder),
     "tiny_decoder": (TinyDecoderConfig, TinyDecoder),
+    "upscaler": (UpscalerConfig, Upscaler),
 }
 """Name in the metadata -> configuration and network."""
 

@@ -1,0 +1,1 @@
+"""Measures clips and speed. Imports the runtime only; other engines run as child processes."""

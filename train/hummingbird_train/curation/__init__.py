@@ -1,0 +1,1 @@
+"""From raw clips to a dataset worth training on: score, cut, recaption, pack, report."""

@@ -1,0 +1,1 @@
+"""Ways to rewrite a caption; each module is one, and `recaption.py` runs them."""

@@ -1,0 +1,1 @@
+"""The measurements: one file a stage, each a pure function of a clip's frames."""
