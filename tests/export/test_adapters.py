@@ -16,7 +16,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from hummingbird_train.lora import LowRank, load_adapter, merge_adapter, save_adapter
 from hummingbird_export.initializer_map import initializer_map, write_initializer_map
 from hummingbird_export.lowering.form import PORTABLE, Form
 from hummingbird_export.lowering.unet import lower_unet
@@ -29,6 +28,7 @@ from hummingbird_runtime.adapter_map import Stored, Weight
 from hummingbird_runtime.adapter_merge import Factors, merge_weight
 from hummingbird_runtime.errors import ExecutionError, InputError, UsageError
 from hummingbird_runtime.strict_json import record
+from hummingbird_train.lora import LowRank, load_adapter, merge_adapter, save_adapter
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 
 FUSED = Form(fused=True, frame_chunks=(2,), cell_chunks=(2,))
