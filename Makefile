@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN ?= runs/shapes
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check format test-slow test-interop storm cov docs bundle ladder wheel lock clean
+.PHONY: demo test check format test-slow test-interop test-ray storm cov docs bundle ladder smoke wheel lock clean
 
 demo: .venv/.demo  ## one clip from the built-in model
 	@mkdir -p out
@@ -45,6 +45,17 @@ bundle: .venv/.dev  ## rebuild the built-in bundle from train/checkpoints/
 
 ladder: .venv/.dev  ## judge real clips, the autoencoder and the built-in bundle
 	$(BIN)/hummingbird train ladder
+
+smoke: .venv/.dev  ## every training stage, export and a clip, in about three minutes
+	$(BIN)/hummingbird train all train/recipes/smoke.toml --run runs/smoke
+	$(BIN)/hummingbird train publish train/recipes/smoke.toml --run runs/smoke -o runs/smoke-checkpoint --force
+	$(BIN)/hummingbird export build runs/smoke-checkpoint/build.json -o runs/smoke-bundle --force
+	@mkdir -p out
+	$(BIN)/hummingbird sample --bundle runs/smoke-bundle -o out/smoke.png --force
+
+test-ray: .venv/.dev  ## curation on a local Ray; installs it
+	$(BIN)/python -m pip install --quiet --editable ".[ray]"
+	$(PYTEST) -q tests/train/curation/test_engines.py tests/faults/test_curation_faults.py -m slow -k ray
 
 wheel: .venv/.dev
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def _run_stages(verb: str, description: str, arguments: list[str]) -> int:
     parsed = parser.parse(arguments)
     from hummingbird_train.parallel import Layout, default_processes, launch
     from hummingbird_train.recipe import load_recipe
-    from hummingbird_train.stages import run_stage
+    from hummingbird_train.stages import run_stages
 
     recipe = load_recipe(parsed.recipe)  # a wrong path fails here, before processes are made
     layout = (
@@ -120,12 +119,8 @@ def _run_stages(verb: str, description: str, arguments: list[str]) -> int:
         if parsed.accelerate
         else Layout(parsed.processes or default_processes())
     )
-    end = None if parsed.minutes is None else time.monotonic() + 60 * parsed.minutes
-    for stage in [s for s in STAGES if s in recipe] if verb == "all" else [verb]:
-        left = None if end is None else (end - time.monotonic()) / 60
-        if left is not None and left <= 0:
-            break
-        launch(run_stage, layout, stage, parsed.recipe, parsed.run, left, parsed.quiet)
+    stages = [stage for stage in STAGES if stage in recipe] if verb == "all" else [verb]
+    launch(run_stages, layout, stages, parsed.recipe, parsed.run, parsed.minutes, parsed.quiet)
     return 0
 
 

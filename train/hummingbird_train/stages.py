@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,8 +74,25 @@ Recipe = dict[str, Any]
 N = TypeVar("N", bound=nn.Module)
 
 
-def run_stage(stage: str, recipe_path: Path, run: Path, minutes: float | None, quiet: bool) -> None:
-    """Run one stage in this rank until it is finished or the budget is gone.
+def run_stages(
+    stages: Sequence[str], recipe_path: Path, run: Path, minutes: float | None, quiet: bool
+) -> None:
+    """Run stages in this rank, one after the other, until one is not finished in the budget.
+
+    Raises:
+        HummingbirdError: as ``run_stage``.
+    """
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    for stage in stages:
+        left = None if end is None else max(0.0, end - time.monotonic()) / 60
+        if not run_stage(stage, recipe_path, run, left, quiet):
+            break
+        if dist.is_initialized():
+            dist.barrier()  # the next stage reads what rank 0 has just written
+
+
+def run_stage(stage: str, recipe_path: Path, run: Path, minutes: float | None, quiet: bool) -> bool:
+    """Run one stage in this rank until it is finished (True) or the budget is gone.
 
     Raises:
         UsageError: ``train.order`` when an earlier stage's model is missing.
@@ -95,6 +113,7 @@ def run_stage(stage: str, recipe_path: Path, run: Path, minutes: float | None, q
     bar.close()
     if parallel.rank() == 0:
         print(f"{stage}: {'finished' if finished else 'paused; run again to go on'}, {run / stage}")
+    return finished
 
 
 def _folder(path: Path) -> Path:
