@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -26,12 +27,24 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_every_stage_trains_and_the_run_is_published(recipe: Path, tmp_path: Path) -> None:
     run = ["--run", str(tmp_path / "run"), "--processes", "1", "-q"]
-    for stage in ("vae", "base", "guidance", "decoder"):
-        assert main(["train", stage, str(recipe), *run]) == 0
+    assert main(["train", "all", str(recipe), *run]) == 0
     out = tmp_path / "shapes-test"
     licence = ["--licence-file", str(ROOT / "LICENSE")]
-    assert main(["train", "publish", *run[:2], "-o", str(out), *licence]) == 0
-    assert {p.name for p in out.iterdir()} >= {"unet.safetensors", "build.json", "tokenizer"}
+    assert main(["train", "publish", str(recipe), *run[:2], "-o", str(out), *licence]) == 0
+    files = {"unet.safetensors", "tiny_decoder.safetensors", "upscaler.safetensors", "build.json"}
+    assert {p.name for p in out.iterdir()} >= files
+    build = json.loads((out / "build.json").read_text("utf-8"))
+    assert build["scheduler"]["sampler"] == "ddim"
+    assert build["facts"]["guidance"]["trained"] == [1.0, 2.0]
+
+
+def test_a_run_in_one_go_stops_where_its_minutes_end(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--run", str(tmp_path / "run"), "--processes", "1", "-q", "--minutes", "0.0001"]
+    assert main(["train", "all", str(recipe), *run]) == 0
+    assert capfd.readouterr().out.startswith("vae: paused; run again to go on")
+    assert not (tmp_path / "run" / "decoder").exists()
 
 
 def test_a_stage_out_of_order_is_refused_in_one_line(
