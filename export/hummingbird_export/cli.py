@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hummingbird_runtime.cli.nested import NestedVerbs
 from hummingbird_runtime.cli.parser import Parser, number_in
 from hummingbird_runtime.errors import UsageError
 
@@ -25,38 +26,32 @@ These weights are pseudo-random numbers. They are dedicated to the public domain
 Universal, https://creativecommons.org/publicdomain/zero/1.0/
 """
 
-USAGE = """\
-usage: hummingbird export VERB [options]     (hummingbird export VERB --help for its options)
-
-verbs:
-  build        checkpoints to a bundle: written, simplified, quantized, verified, packed
-  random       a bundle of random weights, to try the whole path without a checkpoint
-  coverage     which operators of a bundle each execution provider would leave to the CPU
-  sensitivity  how much each layer of a U-Net suffers from lower precision"""
-
-
-def main(argv: list[str]) -> int:
-    """Run an export verb; returns the exit code. Typed errors pass through to the shell."""
-    verbs: dict[str, Callable[[list[str]], int]] = {
-        "build": _build,
-        "random": _random,
-        "coverage": _coverage,
-        "sensitivity": _sensitivity,
-    }
-    if argv and argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if not argv or argv[0] not in verbs:
-        got = repr(argv[0][:60]) if argv else "no verb"
-        raise UsageError(
-            "usage.unknown_verb",
-            f"hummingbird export: got {got}, expected one of {', '.join(verbs)}",
-            hint="see `hummingbird export --help`",
-        )
-    return verbs[argv[0]](argv[1:])
+VERBS = NestedVerbs(
+    "export",
+    {
+        "build": (
+            "hummingbird_export.cli:build_main",
+            "checkpoints to a bundle: written, simplified, quantized, verified, packed",
+        ),
+        "random": (
+            "hummingbird_export.cli:random_main",
+            "a bundle of random weights, to try the whole path without a checkpoint",
+        ),
+        "coverage": (
+            "hummingbird_export.coverage:coverage_main",
+            "which operators of a bundle each execution provider would leave to the CPU",
+        ),
+        "sensitivity": (
+            "hummingbird_export.sensitivity_cli:sensitivity_main",
+            "how much each layer of a U-Net suffers from lower precision",
+        ),
+    },
+)
+main = VERBS.run
 
 
-def _build(arguments: list[str]) -> int:
+def build_main(arguments: list[str]) -> int:
+    """`hummingbird export build`."""
     parser = Parser(
         prog="hummingbird export build",
         description="Export checkpoints to a bundle. A recipe (TOML) may hold everything that the "
@@ -110,7 +105,8 @@ def _build(arguments: list[str]) -> int:
     )
 
 
-def _random(arguments: list[str]) -> int:
+def random_main(arguments: list[str]) -> int:
+    """`hummingbird export random`."""
     parser = Parser(
         prog="hummingbird export random",
         description="Make a bundle of random weights. It draws noise, through every stage.",
@@ -160,18 +156,6 @@ def _random(arguments: list[str]) -> int:
             )
 
     return _timed(make)
-
-
-def _coverage(arguments: list[str]) -> int:
-    from hummingbird_export.coverage import coverage_main
-
-    return coverage_main(arguments)
-
-
-def _sensitivity(arguments: list[str]) -> int:
-    from hummingbird_export.sensitivity_cli import sensitivity_main
-
-    return sensitivity_main(arguments)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

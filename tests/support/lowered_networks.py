@@ -54,6 +54,7 @@ CONFIGS = {
         time_cond_proj_dim=8,
         frame_embedding=True,
         pooled_text_embedding=True,
+        place_planes=True,
     ),
     "frames": replace(
         _PUBLISHED, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,),
@@ -62,6 +63,9 @@ CONFIGS = {
     "pooled": replace(
         _PUBLISHED, channel_mult=(1,), num_res_blocks=1, pooled_text_embedding=True,
         time_cond_proj_dim=8,
+    ),
+    "places": replace(
+        _PUBLISHED, channel_mult=(1,), num_res_blocks=1, place_planes=True
     ),
     "one": replace(_PUBLISHED, channel_mult=(1,), num_res_blocks=1, middle_block=False),
 }  # fmt: skip
@@ -75,7 +79,7 @@ FORMS = {
 }
 
 
-def unet(name: str, *, seed: int = 1) -> VideoUNet:
+def unet(name: str, *, seed: int = 2) -> VideoUNet:
     """One of ``CONFIGS`` with random weights."""
     return random_unet(CONFIGS[name], seed=seed)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -35,14 +34,6 @@ WORLD = world_schedule()
 PUBLISHED = SchedulerConfig()  # epsilon, no zero-SNR rescale
 PAPER = ConsistencyConfig()
 TINY = replace(PAPER, form="cfg", guidance=(1.0, 4.0), student_steps=4, substeps=3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def objective(

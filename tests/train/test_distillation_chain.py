@@ -6,7 +6,7 @@ whatever the student gains at four steps comes from the consistency stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,14 +32,6 @@ SCHEDULE = world_schedule()
 PHASE = Phase("chain", steps=1, batch=256, learning_rate=0.0)
 SHAPE = replace(UNetConfig.tiny(), time_cond_proj_dim=None)  # one guidance scale, none embedded
 NUMBERS = ConsistencyConfig(form="cfg", guidance=(1.0, 1.0), student_steps=4, substeps=8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def contexts(prompts: Sequence[str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,14 +35,6 @@ LARGE = replace(SMALL, num_res_blocks=2, middle_block=True)
 PHASES = (
     Phase("few", steps=3, batch=2, learning_rate=1e-3, frames=2, images_every=2, images_batch=2),
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def networks() -> tuple[VideoUNet, VideoUNet]:

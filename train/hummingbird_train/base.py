@@ -25,7 +25,10 @@ from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.recipe import Phase
 from hummingbird_train.world.grammar import caption
-from hummingbird_train.world.scene import FPS, Scene
+from hummingbird_train.world.scene import FPS, FRAMES, Scene, trajectory
+
+PLACE_MEAN, PLACE_STD = (32.0, 32.0, 14.0), (6.2, 6.4, 3.7)
+"""Pixels, over frames of tier-1 clips."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class BaseConfig:
     """Share of captions that leave size or background open."""
     cache_clips: int = 8000
     tier: int = 1
+    place_weight: float = 1.0
+    """Weight of the error of the object's place, for a network with ``place_planes``."""
 
 
 def world_schedule() -> SchedulerConfig:
@@ -77,8 +82,27 @@ def embedded_guidance(w: np.ndarray, dim: int) -> Tensor:
     return torch.from_numpy(np.concatenate([guidance_embedding(float(x), dim) for x in w]))
 
 
+def places_of(scenes: Sequence[Scene], index: np.ndarray) -> Tensor:
+    """Centre x, centre y and radius of objects, each over the world's mean and deviation.
+
+    Args:
+        scenes: n scenes.
+        index: int [n, f], frames.
+
+    Returns:
+        float32 [n, f, 3].
+    """
+    moments = index / (FRAMES - 1)
+    paths = [trajectory([scene], t)[:3] for scene, t in zip(scenes, moments, strict=True)]
+    found = np.array([np.concatenate(path) for path in paths])  # (n, 3, f)
+    return torch.from_numpy((found.transpose(0, 2, 1) - PLACE_MEAN) / PLACE_STD).float()
+
+
 class BaseObjective(Placed):
     """v-prediction on sub-clips, captions dropped now and then.
+
+    A network with ``place_planes`` and a text tower in training also learn where scenes have their
+    objects: the diffusion loss alone does not teach the tower to tell "left" from "right".
 
     Args:
         unet: network to train.
@@ -105,6 +129,7 @@ class BaseObjective(Placed):
         self.cache = cache
         self.captioner = Captioner(tokenizer, config.caption_dropout, config.partial_captions)
         self.process = ForwardProcess(world_schedule())
+        self.place_weight = config.place_weight if unet.config.place_planes else 0.0
         width = unet.config.time_cond_proj_dim
         self.no_guidance = None if width is None else embedded_guidance(np.ones(1), width)
 
@@ -115,7 +140,7 @@ class BaseObjective(Placed):
         frames = 1 if images else phase.frames
         count = phase.images_batch if images else phase.batch
         x_0, index, scenes = self.cache.sample(rng, count, frames, phase.stride, phase.first_frames)
-        t = stratified_timesteps(rng, count)
+        t = stratified_timesteps(rng, count, shift=phase.timestep_shift)
         eps = torch.randn(x_0.shape, generator=torch_generator(rng))
         w = None if self.no_guidance is None else self.no_guidance.expand(count, -1)
         x_0, eps, t, ids, w, fps, rows = self.here(
@@ -127,17 +152,24 @@ class BaseObjective(Placed):
             torch.full((count,), max(1, FPS // phase.stride)),
             torch.from_numpy(index),
         )
+        context = self.text(ids)
         output = self.unet(
             self.process.noised(x_0, eps, t),
             t,
-            self.text(ids),
+            context,
             timestep_cond=w,
             fps=fps,
             frame_indices=rows,
             images=frames == 1,
         )
         loss = (output.float() - self.process.target(x_0, eps, t)).square().mean()
-        return loss, {"image" if frames == 1 else "clip": float(loss.detach())}
+        numbers = {"image" if frames == 1 else "clip": float(loss.detach())}
+        if self.place_weight and self.train_text:
+            (places,) = self.here(places_of(scenes, index))
+            error = (self.unet.place_planes.place(context, rows) - places).square().mean()
+            numbers["place"] = float(error.detach())
+            loss = loss + self.place_weight * error
+        return loss, numbers
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write ``unet.safetensors``, and ``text.safetensors`` if trained, from averages."""

@@ -6,13 +6,11 @@ torch is imported by the verbs, not by --help.
 from __future__ import annotations
 
 import functools
-import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from hummingbird_runtime.cli.nested import NestedVerbs
 from hummingbird_runtime.cli.parser import Parser, number_in, positive_number
-from hummingbird_runtime.errors import UsageError
 
 RECIPE = Path("train/recipes/shapes.toml")
 CHECKPOINT = Path("train/checkpoints/shapes-v1")
@@ -33,61 +31,54 @@ ALL = "run every stage that the recipe has a table for, in order"
 PUBLISH = "write a finished run as float16 checkpoints that `hummingbird export build` takes"
 LADDER = "judge rendered clips, the autoencoder and a bundle on fresh prompts; prints Markdown"
 
-VERBS = {
-    "all": ("cli:all_main", ALL),
-    "publish": ("cli:publish_main", PUBLISH),
-    "ladder": ("cli:ladder_main", LADDER),
-    "style": ("style_cli:main", "fine-tune a style from a folder of clips or images"),
-    "data": ("data.cli:main", "look at a dataset: counts, sizes, captions, failures"),
-    "prune": ("pruning.surgery:main", "drop blocks of a U-Net's file; prints the map"),
-    "importance": ("pruning.importance:main", "what each block is worth: damage without it"),
-    "judge": ("feedback.judge_cli:main", "train a learned judge of the tiny world"),
-    "decoder-quality": ("decoder_quality:main", "small decoder and upscaler against the large"),
-    "estimate": ("estimate:main", "memory and time of a recipe on four GPUs"),
-}
-"""Verb -> function below this package that takes the words after it, and what it does."""
-
-
-def usage() -> str:
-    """What `hummingbird train --help` prints."""
-    described = {**STAGES, **{verb: text for verb, (_, text) in VERBS.items()}}
-    lines = [f"  {verb:17}{text}" for verb, text in described.items()]
-    return "\n".join(
-        [
-            "usage: hummingbird train VERB [options]     (hummingbird train VERB --help)",
-            "",
-            "The stages come first, in the order in which they run; each pauses when its minutes",
-            "are gone and goes on where it paused.",
-            "",
-            "verbs:",
-            *lines,
-        ]
-    )
+VERBS = NestedVerbs(
+    "train",
+    {
+        **{stage: ("hummingbird_train.cli:main", text) for stage, text in STAGES.items()},
+        "all": ("hummingbird_train.cli:all_main", ALL),
+        "publish": ("hummingbird_train.cli:publish_main", PUBLISH),
+        "ladder": ("hummingbird_train.cli:ladder_main", LADDER),
+        "style": (
+            "hummingbird_train.style_cli:main",
+            "fine-tune a style from a folder of clips or images",
+        ),
+        "data": (
+            "hummingbird_train.data.cli:main",
+            "look at a dataset: counts, sizes, captions, failures",
+        ),
+        "prune": (
+            "hummingbird_train.pruning.surgery:main",
+            "drop blocks of a U-Net's file; prints the map",
+        ),
+        "importance": (
+            "hummingbird_train.pruning.importance:main",
+            "what each block is worth: damage without it",
+        ),
+        "judge": (
+            "hummingbird_train.feedback.judge_cli:main",
+            "train a learned judge of the tiny world",
+        ),
+        "decoder-quality": (
+            "hummingbird_train.decoder_quality:main",
+            "small decoder and upscaler against the large",
+        ),
+        "estimate": (
+            "hummingbird_train.estimate:main",
+            "memory and time of a recipe on four GPUs",
+        ),
+    },
+    about=(
+        "The stages come first, in the order in which they run; each pauses when its minutes",
+        "are gone and goes on where it paused.",
+    ),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run a training verb; returns the exit code. Typed errors pass through to the shell."""
-    if argv and argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0
     if argv and argv[0] in STAGES:
-        return _stage(argv[0], argv[1:])
-    if not argv or argv[0] not in VERBS:
-        got = repr(argv[0][:60]) if argv else "no verb"
-        raise UsageError(
-            "usage.unknown_verb",
-            f"hummingbird train: got {got}, expected one of {', '.join([*STAGES, *VERBS])}",
-            hint="see `hummingbird train --help`",
-        )
-    module, _, function = VERBS[argv[0]][0].partition(":")
-    verb: Callable[[list[str]], int] = getattr(
-        importlib.import_module(f"hummingbird_train.{module}"), function
-    )
-    return verb(argv[1:])
-
-
-def _stage(stage: str, arguments: list[str]) -> int:
-    return _run_stages(stage, STAGES[stage], arguments)
+        return _run_stages(argv[0], STAGES[argv[0]], argv[1:])
+    return VERBS.run(argv)
 
 
 def all_main(arguments: list[str]) -> int:

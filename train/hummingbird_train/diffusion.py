@@ -47,7 +47,19 @@ class ForwardProcess:
         return a * eps - s * x_0
 
 
-def stratified_timesteps(rng: np.random.Generator, count: int, total: int = 1000) -> Tensor:
-    """One uniform timestep from each of ``count`` equal strata, shuffled: int64 [count]."""
+def stratified_timesteps(
+    rng: np.random.Generator, count: int, total: int = 1000, shift: float = 1.0
+) -> Tensor:
+    """One timestep from each of ``count`` equal strata, shuffled: int64 [count].
+
+    Args:
+        rng: of the draw.
+        count: timesteps to draw.
+        total: timesteps of the schedule.
+        shift: 1 for uniform timesteps; above 1 it moves them towards noise by
+            u -> shift u / (1 + (shift - 1) u) (Esser et al. 2024, eq. 23). The more frames a clip
+            has, the more noise it takes to hide what they share.
+    """
     u = (rng.permutation(count) + rng.random(count)) / count
+    u = shift * u / (1 + (shift - 1) * u)
     return torch.from_numpy(np.minimum((u * total).astype(np.int64), total - 1))

@@ -35,7 +35,7 @@ from hummingbird_train.guided_teacher import (
 from hummingbird_train.models.unet import UNetConfig, VideoUNet
 from hummingbird_train.pruning.plan import levels
 from hummingbird_train.recipe import Phase
-from hummingbird_train.style_sampling import Contexts
+from hummingbird_train.sampling import Contexts
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hummingbird_train.data.clip_source import ClipSource
 from hummingbird_train.models.text_encoder import TextEncoder
 from hummingbird_train.models.unet import UNetConfig
 from hummingbird_train.recipe import Phase
-from hummingbird_train.style_sampling import Contexts
+from hummingbird_train.sampling import Contexts
 from hummingbird_train.world.grammar import caption
 from hummingbird_train.world.scene import FPS, Scene
 

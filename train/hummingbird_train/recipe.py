@@ -41,6 +41,8 @@ class Phase:
     first_frames: tuple[int, int] | None = None
     """First and last index at which a sample of stages `base` and `teacher` may begin; None for all
     that fit."""
+    timestep_shift: float = 1.0
+    """Above 1, stages `base` and `teacher` draw noisier timesteps (``stratified_timesteps``)."""
     images_every: int = 0
     """Every n-th step trains on single frames instead; 0 never."""
     images_batch: int = 0

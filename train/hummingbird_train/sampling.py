@@ -1,98 +1,100 @@
-"""Sampling from torch models with the runtime's own solvers and noise, in batches, for judging."""
+"""Clips sampled from a torch U-Net with the runtime's own solvers and noise, in batches.
+
+A seed gives the clip that the exported model draws for it. Nothing here decodes latents.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from hummingbird_runtime.guidance import guidance_embedding
 from hummingbird_runtime.noise import noise
 from hummingbird_runtime.sampler import sample
-from hummingbird_runtime.schedule import SchedulerConfig
-from hummingbird_runtime.tokenizer import Tokenizer
-from hummingbird_train.models.autoencoder import AutoencoderKL
-from hummingbird_train.models.text_encoder import TextEncoder
+from hummingbird_runtime.scheduler_config import SchedulerConfig
 from hummingbird_train.models.unet import VideoUNet
+
+Contexts = Callable[[Sequence[str]], Tensor]
+"""Captions to float32 [n, L, D]."""
 
 
 @torch.no_grad()
 def sample_latents(
     unet: VideoUNet,
-    text: TextEncoder,
-    tokenizer: Tokenizer,
+    contexts: Contexts,
+    scheduler: SchedulerConfig,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
-    scheduler: SchedulerConfig,
     steps: int,
     w: float,
     passes: int,
     frames: int,
-    size: int,
+    size: tuple[int, int],
+    fps: int,
     stride: int = 1,
-    fps: int = 8,
-) -> np.ndarray:
-    """Scaled latents of one clip per prompt.
+) -> NDArray[np.float32]:
+    """Scaled latents of one clip per prompt; the network is left in the mode it was in.
 
     Args:
-        unet: network in evaluation mode.
-        text: its text tower.
-        tokenizer: of that tower.
+        unet: on any device.
+        contexts: encodes prompts, and the empty one where there are two passes.
+        scheduler: schedule and solver.
         prompts: n sentences.
         seeds: n seeds of the runtime's noise.
-        scheduler: schedule and solver.
         steps: network evaluations per clip and pass.
         w: guidance scale.
-        passes: 2 mixes a prompted and an unprompted pass with weight w (the teacher); 1 gives the
-            network w in its embedding (the distilled student).
-        frames: frames to make.
-        stride: world frames between two of them.
+        passes: 2 mixes a prompted and an unprompted pass with weight w (a teacher); 1 gives the
+            network w in its embedding, if it has one (a student).
+        frames: of each clip.
         size: latent height and width.
         fps: condition, frames per second.
+        stride: frame indices between two frames.
 
     Returns:
-        float32 [n, C, frames, size, size].
+        float32 [n, C, frames, h, w].
     """
-    n, channels = len(prompts), unet.config.in_channels
-    x_T = np.concatenate([noise(s, 0, frames, channels, size, size) for s in seeds])
-    ids = np.concatenate([tokenizer.encode(p).ids for p in prompts])
-    context = text(torch.from_numpy(ids))
-    empty = text(torch.from_numpy(tokenizer.encode("").ids)).expand(n, -1, -1)
-    width = unet.config.time_cond_proj_dim
-    embedded = w if passes == 1 else 1.0
+    device = next(unet.parameters()).device
+    n, config = len(prompts), unet.config
+    context = contexts(prompts).to(device)
+    empty = contexts([""]).to(device).expand(n, -1, -1) if passes == 2 else None
     condition = None
-    if width is not None:
-        condition = torch.from_numpy(guidance_embedding(embedded, width)).expand(n, -1)
-    shared = {
-        "timestep_cond": condition,
-        "fps": torch.full((n,), fps),
-        "frame_indices": torch.arange(frames) * stride,
-    }
+    if config.time_cond_proj_dim is not None:
+        row = guidance_embedding(float(w if passes == 1 else 1.0), config.time_cond_proj_dim)
+        condition = torch.from_numpy(row).to(device).expand(n, -1)
+    rates = torch.full((n,), fps, device=device)
+    indices = torch.arange(frames, device=device) * stride
 
-    def denoise(x_t: np.ndarray, t: int) -> np.ndarray:
-        x = torch.from_numpy(x_t)
-        output = unet(x, torch.tensor(t), context, **shared)
-        if passes == 2:
-            unprompted = unet(x, torch.tensor(t), empty, **shared)
+    def run(x: Tensor, t: int, text: Tensor) -> Tensor:
+        return unet(
+            x,
+            torch.tensor(t, device=device),
+            text,
+            timestep_cond=condition,
+            fps=rates,
+            frame_indices=indices,
+        )
+
+    def denoise(x_t: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+        x = torch.from_numpy(x_t).to(device)
+        output = run(x, t, context)
+        if empty is not None:
+            unprompted = run(x, t, empty)
             output = unprompted + w * (output - unprompted)
-        return output.numpy()
+        return output.cpu().numpy()
 
-    def noise_fn(i: int) -> np.ndarray:
-        return np.concatenate([noise(s, 1 + i, frames, channels, size, size) for s in seeds])
+    def fresh(stream: int) -> NDArray[np.float32]:
+        return np.concatenate(
+            [noise(seed, stream, frames, config.in_channels, *size) for seed in seeds]
+        )
 
-    for state in sample(denoise, x_T, scheduler, steps, noise_fn):
-        latents = state.denoised
+    training = unet.training
+    unet.eval()
+    for state in sample(denoise, fresh(0), scheduler, steps, lambda i: fresh(1 + i)):
+        latents: NDArray[np.float32] = state.denoised
+    unet.train(training)
     return latents
-
-
-@torch.no_grad()
-def decode_frames(vae: AutoencoderKL, latents: np.ndarray, scaling_factor: float) -> np.ndarray:
-    """uint8 [n, F, H, W, 3] of scaled latents [n, C, F, h, w], clip by clip."""
-    clips = []
-    for latent in latents:
-        z = torch.from_numpy(np.ascontiguousarray(latent.transpose(1, 0, 2, 3))) / scaling_factor
-        pixels = vae.decode(z).clamp(-1, 1).add(1).mul(127.5).add(0.5).to(torch.uint8)
-        clips.append(pixels.permute(0, 2, 3, 1).numpy())
-    return np.stack(clips)

@@ -26,7 +26,8 @@ from hummingbird_train.diffusion import ForwardProcess, stratified_timesteps
 from hummingbird_train.lora import LoraConfig, add_lora, low_ranks, save_adapter, set_strength
 from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.recipe import Phase
-from hummingbird_train.style_sampling import Contexts, guidance_condition
+from hummingbird_train.sampling import Contexts
+from hummingbird_train.style_sampling import guidance_condition
 
 STYLE_FILE = "style.safetensors"
 LARGEST_FPS = 999

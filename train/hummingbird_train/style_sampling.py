@@ -1,11 +1,8 @@
-"""Clips drawn from a U-Net with a style in it: previews by strength, and the prior that is kept.
-
-Solver, noise and schedule are the runtime's, so a preview shows what the exported model will draw.
-"""
+"""Clips drawn from a U-Net with a style in it: previews by strength, and the prior that is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +13,16 @@ from torch import Tensor
 from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.facts import ModelFacts
 from hummingbird_runtime.guidance import guidance_embedding
-from hummingbird_runtime.noise import noise
-from hummingbird_runtime.sampler import sample
 from hummingbird_runtime.scheduler_config import SchedulerConfig
 from hummingbird_train.checkpoint_folder import CheckpointFolder
 from hummingbird_train.lora import merge_adapter
 from hummingbird_train.models.autoencoder import AutoencoderKL
 from hummingbird_train.models.unet import VideoUNet
+from hummingbird_train.sampling import Contexts, sample_latents
 
 PREVIEW_STRENGTHS = (0.0, 0.5, 1.0)
-Contexts = Callable[[Sequence[str]], Tensor]
-"""Captions to float32 [n, L, D]."""
 
 
-@torch.no_grad()
 def draw_latents(
     unet: VideoUNet,
     contexts: Contexts,
@@ -44,7 +37,7 @@ def draw_latents(
     """Scaled latents of one clip per prompt, as the model is sampled by default.
 
     Args:
-        unet: put into evaluation mode.
+        unet: on any device.
         contexts: encodes prompts, and the empty one for models with two passes.
         scheduler: schedule and solver.
         facts: steps, guidance, rate and default sizes.
@@ -56,38 +49,21 @@ def draw_latents(
     Returns:
         float32 [n, C, frames, h, w].
     """
-    unet.eval()
-    device = next(unet.parameters()).device
-    frames = frames or facts.frames.default
-    scale = facts.vae_scale_factor
-    height, width = size or (facts.height.default // scale, facts.width.default // scale)
-    n, w = len(prompts), facts.guidance.default
-    two_passes = facts.guidance.kind == "cfg" and w != 1
-    context = contexts(prompts).to(device)
-    empty = contexts([""]).to(device).expand(n, -1, -1)
-    condition = guidance_condition(facts, n)
-    condition = None if condition is None else condition.to(device)
-    fps = torch.full((n,), facts.fps_condition.default, device=device)
-
-    def run(x: Tensor, t: int, text: Tensor) -> Tensor:
-        return unet(x, torch.tensor(t, device=device), text, timestep_cond=condition, fps=fps)
-
-    def denoise(x_t: NDArray[np.float32], t: int) -> NDArray[np.float32]:
-        x = torch.from_numpy(x_t).to(device)
-        output = run(x, t, context)
-        if two_passes:
-            unprompted = run(x, t, empty)
-            output = unprompted + w * (output - unprompted)
-        return output.cpu().numpy()
-
-    def fresh(stream: int) -> NDArray[np.float32]:
-        shape = frames, facts.latent_channels, height, width
-        return np.concatenate([noise(seed, stream, *shape) for seed in seeds])
-
-    steps = facts.num_inference_steps.default
-    for state in sample(denoise, fresh(0), scheduler, steps, lambda i: fresh(1 + i)):
-        latents = state.denoised
-    return latents
+    scale, guidance = facts.vae_scale_factor, facts.guidance
+    two_passes = guidance.kind == "cfg" and guidance.default != 1
+    return sample_latents(
+        unet,
+        contexts,
+        scheduler,
+        prompts,
+        seeds,
+        steps=facts.num_inference_steps.default,
+        w=float(guidance.default),
+        passes=2 if two_passes else 1,
+        frames=frames or facts.frames.default,
+        size=size or (facts.height.default // scale, facts.width.default // scale),
+        fps=facts.fps_condition.default,
+    )
 
 
 def guidance_condition(facts: ModelFacts, count: int) -> Tensor | None:

@@ -26,6 +26,7 @@ _BARE = {
     "unet": {
         "time_embed", "fps_embedding", "time_cond_proj", "input_blocks", "init_attn",
         "middle_block", "output_blocks", "out", "frame_embedding", "text_embedding",
+        "place_planes",
     },
     "vae": {"encoder", "decoder", "quant_conv", "post_quant_conv"},
     "text": {

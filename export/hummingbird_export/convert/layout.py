@@ -89,6 +89,7 @@ def _unet(shapes: Shapes) -> UNetConfig:
         time_cond_proj_dim=None if guidance is None else guidance[1],
         frame_embedding="frame_embedding.0.weight" in shapes,
         pooled_text_embedding="text_embedding.0.weight" in shapes,
+        place_planes="place_planes.planes.weight" in shapes,
     )
 
 

@@ -21,6 +21,7 @@ from hummingbird_export.lowering.blocks import (
 from hummingbird_export.lowering.builder import GraphBuilder
 from hummingbird_export.lowering.form import PORTABLE, Form
 from hummingbird_export.lowering.layers import convolution, dense, group_norm, linear, silu
+from hummingbird_export.lowering.place import place_planes
 from hummingbird_export.lowering.sizes import Sizes
 from hummingbird_export.wrappers import Signature
 from hummingbird_train.models.attention import SpatialTransformer, TemporalTransformer
@@ -47,6 +48,9 @@ def lower_unet(unet: VideoUNet, signature: Signature, form: Form = PORTABLE) -> 
     h = g.op("Transpose", h, perm=[1, 0, 2, 3], name="sample/Frames")
     with g.scope("input_blocks.0"):
         h = _stage(s, [h], unet.input_blocks[0], 0)
+    if unet.config.place_planes:
+        with g.scope("place_planes"):
+            h = g.op("Add", h, place_planes(s, unet.place_planes), name="Add")
     with g.scope("init_attn"):
         h = _stage(s, [h], unet.init_attn, 0)
     skips, level = [h], 0
@@ -83,18 +87,18 @@ def _scene(g: GraphBuilder, form: Form, unet: VideoUNet, inputs: dict[str, ir.Va
     fps = g.op("Gather", table, inputs["fps"], axis=0, name="fps/Gather")
     emb = g.op("Add", emb, _mlp(g, form, "fps_embedding", fps, unet.fps_embedding), name="fps/Add")
     hidden = inputs["encoder_hidden_states"]
+    context = g.op("Squeeze", hidden, g.constant([0]), name="context/Squeeze")
+    sizes = Sizes(g, inputs["sample"])
     if config.pooled_text_embedding:
         pooled = g.op("ReduceMean", hidden, g.constant([1]), keepdims=0, name="text/Mean")
         pooled = _mlp(g, form, "text_embedding", pooled, unet.text_embedding)
         emb = g.op("Add", emb, pooled, name="text/Add")
-    sizes = Sizes(g, inputs["sample"])
     if config.frame_embedding:
         frames = g.op(
             "Slice", table, g.constant([0]), sizes.size("t"), g.constant([0]), name="frames/Slice"
         )
         frames = _mlp(g, form, "frame_embedding", frames, unet.frame_embedding)
         emb = g.op("Add", emb, frames, name="frames/Add")
-    context = g.op("Squeeze", hidden, g.constant([0]), name="context/Squeeze")
     with g.scope("emb"):
         emb = silu(g, form, emb)
     return Scene(g, form, sizes, emb, config.frame_embedding, context)

@@ -28,6 +28,7 @@ EMBEDDINGS = (
     "time_cond_proj",
     "frame_embedding.*",
     "text_embedding.*",
+    "place_planes.*",
     "*.emb_layers.*",
 )
 """Layers on one row per clip or frame: no time to win, so weights only."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,15 +73,6 @@ def _published_shapes(name: str) -> tuple[int, dict[str, tuple[int, ...]]]:
         key, dims = line.split("\t")
         shapes[key] = tuple(int(d) for d in dims.split("x"))
     return int(first.split()[1]), shapes
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small lose more time to waiting threads than they win."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

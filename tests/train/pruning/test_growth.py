@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -26,14 +25,6 @@ TINY = replace(
     time_cond_proj_dim=8,
 )
 FOUR = replace(TINY, channel_mult=(1, 2, 4, 4), attention_resolutions=(1, 2, 4))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_unet(config: UNetConfig) -> VideoUNet:
@@ -146,9 +137,9 @@ def test_a_plan_of_other_networks_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "share"),
     [
-        ({"num_res_blocks": 2, "middle_block": True}, 0.525),
-        ({"num_res_blocks": 3}, 0.458),
-        ({"num_res_blocks": 3, "middle_block": True}, 0.400),
+        ({"num_res_blocks": 2, "middle_block": True}, 0.527),
+        ({"num_res_blocks": 3}, 0.459),
+        ({"num_res_blocks": 3, "middle_block": True}, 0.402),
     ],
 )
 def test_the_share_of_the_tiny_student(changes: dict[str, int], share: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,14 +44,6 @@ STUDENT = replace(
     time_cond_proj_dim=8,
 )
 CONFIG = replace(STUDENT, num_res_blocks=2, middle_block=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_unet(config: UNetConfig) -> VideoUNet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,14 +31,6 @@ TEACHER = UNetConfig(
 )
 LARGE = replace(TEACHER, num_res_blocks=1, time_cond_proj_dim=8)
 SMALL = replace(LARGE, middle_block=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_unet(config: UNetConfig, seed: int = 0) -> VideoUNet:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hummingbird_runtime.cli.nested import NestedVerbs
 from hummingbird_runtime.cli.parser import Parser, number_in, positive_number
 from hummingbird_runtime.errors import ExecutionError, IntegrityError, UsageError
 
@@ -27,60 +25,27 @@ _GIB = 1 << 30
 _LISTED = 20
 
 
-@dataclass(frozen=True)
-class CurateVerb:
-    """One word after `hummingbird curate`."""
-
-    target: str
-    """``module:function`` below this package; takes the words after the verb."""
-    summary: str
-
-
-VERBS = {
-    "score": CurateVerb(
-        "cli:score_main", "measure the clips of a source; goes on where it stopped"
-    ),
-    "cut": CurateVerb("cli:cut_main", "decide by rules which clips stay; opens no video"),
-    "recaption": CurateVerb("recaption:main", "write better captions for what stays"),
-    "pack": CurateVerb("sink:main", "write what stays as WebDataset shards and a manifest"),
-    "report": CurateVerb("report:main", "write one HTML page: funnel, histograms, pictures"),
-    "estimate": CurateVerb("cli:estimate_main", "say from a sample what a large source will cost"),
-    "ledger": CurateVerb("cli:ledger_main", "show or export what was measured, and what failed"),
-    "defects": CurateVerb("detection:main", "measure how well the stages find labelled defects"),
-}
-
-
-def usage() -> str:
-    """What `hummingbird curate --help` prints."""
-    lines = [f"  {word:11}{verb.summary}" for word, verb in VERBS.items()]
-    return "\n".join(
-        [
-            "usage: hummingbird curate VERB [options]     (hummingbird curate VERB --help)",
-            "",
-            "From raw clips to a dataset worth training on: score once, cut as often as you like.",
-            "",
-            "verbs:",
-            *lines,
-        ]
-    )
-
-
-def main(argv: list[str]) -> int:
-    """Run a curation verb; returns the exit code. Typed errors pass through to the shell."""
-    if argv and argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    verb = VERBS.get(argv[0]) if argv else None
-    if verb is None:
-        got = repr(argv[0][:60]) if argv else "no verb"
-        raise UsageError(
-            "usage.unknown_verb",
-            f"hummingbird curate: got {got}, expected one of {', '.join(VERBS)}",
-            hint="see `hummingbird curate --help`",
-        )
-    module, _, function = verb.target.partition(":")
-    run: Callable[[list[str]], int] = getattr(importlib.import_module(_HERE + module), function)
-    return run(argv[1:])
+VERBS = NestedVerbs(
+    "curate",
+    {
+        "score": (
+            _HERE + "cli:score_main",
+            "measure the clips of a source; goes on where it stopped",
+        ),
+        "cut": (_HERE + "cli:cut_main", "decide by rules which clips stay; opens no video"),
+        "recaption": (_HERE + "recaption:main", "write better captions for what stays"),
+        "pack": (_HERE + "sink:main", "write what stays as WebDataset shards and a manifest"),
+        "report": (_HERE + "report:main", "write one HTML page: funnel, histograms, pictures"),
+        "estimate": (
+            _HERE + "cli:estimate_main",
+            "say from a sample what a large source will cost",
+        ),
+        "ledger": (_HERE + "cli:ledger_main", "show or export what was measured, and what failed"),
+        "defects": (_HERE + "detection:main", "measure how well stages find labelled defects"),
+    },
+    about=("From raw clips to a dataset worth training on: score once, cut as often as you like.",),
+)
+main = VERBS.run
 
 
 def score_main(arguments: list[str]) -> int:
@@ -258,7 +223,7 @@ def progress_text(tally: Tally) -> str:
 
 
 def _parser(verb: str) -> Parser:
-    return Parser(prog=f"hummingbird curate {verb}", description=VERBS[verb].summary)
+    return Parser(prog=f"hummingbird curate {verb}", description=VERBS.table[verb][1])
 
 
 def _add_measuring(parser: Parser) -> None:

@@ -1,7 +1,4 @@
-"""Clips of the student as it ships: what the guard looks at and preference pairs are made of.
-
-Solver, noise and schedule are the runtime's, so a seed gives the exported model's clip.
-"""
+"""Clips of the student as it ships: what the guard looks at and preference pairs are made of."""
 
 from __future__ import annotations
 
@@ -11,13 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hummingbird_runtime.noise import noise
-from hummingbird_runtime.sampler import sample
 from hummingbird_runtime.scheduler_config import SchedulerConfig
-from hummingbird_train.base import embedded_guidance
 from hummingbird_train.feedback.decode import FrameDecoder
 from hummingbird_train.models.unet import VideoUNet
-from hummingbird_train.style_sampling import Contexts
+from hummingbird_train.sampling import Contexts, sample_latents
 
 
 class StudentClips:
@@ -57,32 +51,19 @@ class StudentClips:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Scaled latents (n, c, f, h, w) and frames (n, f, 3, H, W) in [0, 1]."""
-        device = next(self.unet.parameters()).device
-        n, config = len(prompts), self.unet.config
-        width = config.time_cond_proj_dim
-        condition = None
-        if width is not None:
-            row = embedded_guidance(np.full(1, self.w), width).to(device)
-            condition = row.expand(n, -1)
-        shared = {
-            "timestep_cond": condition,
-            "fps": torch.full((n,), max(1, self.fps // self.stride), device=device),
-            "frame_indices": torch.arange(self.frames, device=device) * self.stride,
-        }
-        context = self.contexts(prompts).to(device)
-
-        def fresh(stream: int) -> Tensor:
-            shape = self.frames, config.in_channels, *self.size
-            rows = [noise(seed, stream, *shape) for seed in seeds]
-            return torch.from_numpy(np.concatenate(rows)).to(device)
-
-        def denoise(x_t: Tensor, t: int) -> Tensor:
-            return self.unet(x_t, torch.tensor(t, device=device), context, **shared)
-
-        training = self.unet.training
-        self.unet.eval()
-        states = sample(denoise, fresh(0), self.scheduler, self.steps, lambda i: fresh(1 + i))
-        for state in states:
-            latents: Tensor = state.denoised  # type: ignore[assignment]
-        self.unet.train(training)
-        return latents, self.decode(latents, np.arange(self.frames))
+        latents = sample_latents(
+            self.unet,
+            self.contexts,
+            self.scheduler,
+            prompts,
+            seeds,
+            steps=self.steps,
+            w=self.w,
+            passes=1,
+            frames=self.frames,
+            size=self.size,
+            fps=max(1, self.fps // self.stride),
+            stride=self.stride,
+        )
+        x_0 = torch.from_numpy(latents).to(next(self.unet.parameters()).device)
+        return x_0, self.decode(x_0, np.arange(self.frames))

@@ -24,6 +24,7 @@ from hummingbird_train.models.blocks import (
 )
 from hummingbird_train.models.config import ModelConfig, invalid
 from hummingbird_train.models.embeddings import EmbeddingMLP, sinusoid_table
+from hummingbird_train.models.place import PlacePlanes
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class UNetConfig(ModelConfig):
     """Adds an embedding of the frame's index to the time embedding."""
     pooled_text_embedding: bool = False
     """Adds an embedding of the prompt's mean token to the time embedding."""
+    place_planes: bool = False
+    """Adds planes over height and width to the first features: where the prompt says that the
+    object is in a frame. Motion words are not learnt without them (``PlacePlanes``)."""
 
     def __post_init__(self) -> None:
         """Refuse an empty pyramid and widths that heads, groups or sinusoids cannot divide."""
@@ -117,6 +121,7 @@ class UNetConfig(ModelConfig):
             norm_num_groups=8,
             frame_embedding=True,
             pooled_text_embedding=True,
+            place_planes=True,
         )
 
 
@@ -143,6 +148,8 @@ class VideoUNet(nn.Module):
             self.frame_embedding = EmbeddingMLP(width, emb)
         if config.pooled_text_embedding:
             self.text_embedding = EmbeddingMLP(config.context_dim, emb)
+        if config.place_planes:
+            self.place_planes = PlacePlanes(config.context_dim, width)
 
         self.input_blocks = nn.ModuleList([Stage(Stem(config.in_channels, width))])
         self.init_attn = Stage(
@@ -260,7 +267,7 @@ class VideoUNet(nn.Module):
             timestep_cond: guidance-scale embedding [B,W], or None to leave it out.
             fps: int64 [B], 0..999: the frame rate that the clip is to have.
             frame_indices: int64 [F] or [B,F], 0..999: position of each frame in its clip, 0..F-1
-                when None; read by models with ``frame_embedding``.
+                when None; read by models with ``frame_embedding`` or ``place_planes``.
             images: treat frames as unrelated images: every layer over time is left out. For
                 pre-training on single frames.
 
@@ -274,7 +281,11 @@ class VideoUNet(nn.Module):
         cond = Conditioning(batch, frames, emb, encoder_hidden_states, images)
         h = sample.transpose(1, 2).flatten(0, 1)  # (b*t, c, h, w)
         h = h.contiguous(memory_format=torch.channels_last)
-        h = self.init_attn(self.input_blocks[0](h, cond), cond)
+        h = self.input_blocks[0](h, cond)
+        if self.config.place_planes:
+            planes = self.place_planes(encoder_hidden_states, frame_indices, sample.shape[2:])
+            h = h + planes.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        h = self.init_attn(h, cond)
         skips = [h]
         for stage in self.input_blocks[1:]:
             h = stage(h, cond)

@@ -36,7 +36,7 @@ from hummingbird_train.models.unet import VideoUNet
 from hummingbird_train.models.weights import count_parameters, load_model
 from hummingbird_train.pruning.plan import levels
 from hummingbird_train.recipe import Phase
-from hummingbird_train.style_sampling import Contexts
+from hummingbird_train.sampling import Contexts
 from hummingbird_train.world.scene import FRAMES
 
 VALIDATION_SEED = 0x76616C
