@@ -141,7 +141,7 @@ def test_a_teacher_is_asked_for() -> None:
 def test_the_verb_prints_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(RECIPE), "--batch", "3", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["parameters"] == printed["trainable"] == 5_684_868
+    assert printed["parameters"] == printed["trainable"] == 5_723_338
     assert printed["batch"] == 3
     assert printed["memory_per_gpu"] == pytest.approx(sum(printed["memory"].values()))
     assert main([str(RECIPE)]) == 0

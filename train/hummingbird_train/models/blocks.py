@@ -6,10 +6,12 @@ which ``VideoUNet.forward`` chooses, makes each change of view (frames, time lin
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Conditioning(NamedTuple):
@@ -27,7 +29,7 @@ class Conditioning(NamedTuple):
     """True: frames are unrelated images, temporal layers are left out."""
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: AnyModule) -> AnyModule:
     """The module with all parameters zero, so that its residual branch starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

@@ -44,7 +44,7 @@ class PlacePlanes(nn.Module):
         """Tokens (b, l, d) and int64 indices (t) or (b, t) to places (b, t, 3)."""
         hidden = nn.functional.silu(self.text(tokens)).sum(dim=1) / tokens.shape[1] ** 0.5
         middle, velocity = self.motion(hidden)[:, None].chunk(2, dim=-1)  # (b, 1, 3) each
-        time = frame_indices[..., None] / HALF_SPAN - 1
+        time = (frame_indices[..., None] / HALF_SPAN - 1).to(middle)
         return middle + time * velocity
 
     def forward(self, tokens: Tensor, frame_indices: Tensor | None, size: Sequence[int]) -> Tensor:
@@ -67,4 +67,4 @@ class PlacePlanes(nn.Module):
         y, x = ((2 * torch.arange(n, device=tokens.device) + 1) / n - 1 for n in (height, width))
         x, y = x.expand(height, -1), y[:, None].expand(-1, width)
         basis = torch.stack([x, y, x * x + y * y - 2 / 3]).flatten(1)  # (3, h*w)
-        return (weights @ basis).unflatten(-1, (height, width))
+        return (weights @ basis.to(weights)).unflatten(-1, (height, width))
