@@ -18,6 +18,9 @@ EXTERNAL_THRESHOLD = 64 * 2**20
 MAP_ALIGNMENT = 64 * 1024
 """A multiple of every page size in use, and Windows' granularity for file mappings."""
 
+PLAIN_ALIGNMENT = 64
+"""Of files below ``EXTERNAL_THRESHOLD``, where padding would cost more than a mapping saves."""
+
 IR_VERSION = 10
 """The ONNX IR version of written files; readable by every supported ONNX Runtime."""
 
@@ -77,6 +80,7 @@ def save_graph(
     strip_origin(model, keep_shapes=keep_shapes)
     model.metadata_props.update(metadata or {})
     path = folder / "model.onnx"
+    mapped = weight_bytes(model) > EXTERNAL_THRESHOLD
     if weight_bytes(model) <= external_threshold:
         ir.save(ir.external_data.load_to_model(model), path)
     else:
@@ -85,7 +89,7 @@ def save_graph(
             path,
             external_data="model.onnx_data",
             size_threshold_bytes=largest_inside,
-            alignment=MAP_ALIGNMENT,
+            alignment=MAP_ALIGNMENT if mapped else PLAIN_ALIGNMENT,
             align_threshold=MAP_ALIGNMENT - 1,
         )
         _check_whole(path)

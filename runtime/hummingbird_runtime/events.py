@@ -1,7 +1,7 @@
 """What ``TextToVideoPipeline.stream`` yields, in the order in which it happens.
 
 Started, Tokens, one Step per step of the solver, Frames as they are decoded, Done; a Warning may
-come anywhere before the first Step.
+come anywhere before the first Step, and once behind one when a checkpoint cannot be written.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Started:
     request: Request
     bundle_id: str
     """Identity of the bundle that runs it."""
+    steps_done: int = 0
+    """Steps that a checkpoint brings: the first ``Step`` has this number."""
 
 
 @dataclass(frozen=True)

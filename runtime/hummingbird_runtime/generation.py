@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hummingbird_runtime import stages
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
+from hummingbird_runtime.checkpoint import Checkpoint
 from hummingbird_runtime.decode import to_uint8, to_unit
 from hummingbird_runtime.events import Done, Event, Frames, Started, Step, Warning
 from hummingbird_runtime.graphs import GraphPool
@@ -53,8 +54,12 @@ def generate(
     warnings: Sequence[Warning],
     cancel: CancelToken,
     on_step: Callable[[Step], object] | None,
+    decode_chunk: int,
+    checkpoint: Checkpoint | None = None,
 ) -> Generator[Event, None, None]:
-    """Yield the events of one run; the last is ``Done``.
+    """Yield the events of one run; the last is ``Done``, behind it the checkpoint is deleted.
+
+    A consumer that fails or goes away at ``Done`` leaves the checkpoint, so nothing is lost.
 
     Args:
         bundle: facts of the model and its schedule.
@@ -64,13 +69,18 @@ def generate(
         warnings: what the check of the request found.
         cancel: stops the run between and inside graphs.
         on_step: called after every step.
+        decode_chunk: frames decoded at once.
+        checkpoint: where the latent of each step is kept, and what an earlier run left there.
 
     Raises:
         HummingbirdError: ``runtime.cancelled``, ``numeric.non_finite``, ``runtime.decoder_shape``,
             ``runtime.upscaler_shape`` and what the session raises.
     """
     facts, clock, raised = bundle.manifest.model, StageClock(), list(warnings)
-    yield Started(request, bundle.manifest.bundle_id)
+    saved = None if checkpoint is None else checkpoint.saved
+    first = 0 if saved is None else saved.steps_done
+    chunk = decode_chunk if saved is None else min(decode_chunk, saved.decode_chunk)
+    yield Started(request, bundle.manifest.bundle_id, first)
     yield from warnings
 
     clock.restart()
@@ -83,32 +93,47 @@ def generate(
             raised.append(warning)
             yield warning
 
-    clock.restart()
-    contexts = {"prompt": request.prompt_embeds} if request.prompt_embeds is not None else {}
-    if tokens:
-        with graphs.stage("text_encoder", cancel) as encoder:
-            contexts |= {name: stages.encode_text(encoder, ids) for name, ids in tokens.items()}
-    clock.lap("text")
-
-    with graphs.stage("unet", cancel) as unet:
-        denoise = stages.make_denoiser(unet, request, facts, contexts)
-        x_T = stages.initial_noise(request, facts)
-        for state in stages.denoise_steps(denoise, x_T, bundle.scheduler, request, facts):
-            step = Step(
-                i=state.index,
-                n=state.count,
-                t=state.timestep,
-                seconds=clock.lap("denoise"),
-                denoised=state.denoised,
-                latent_rgb=facts.latent_rgb,
+    latents = None if saved is None else saved.latent
+    if first < request.num_inference_steps:
+        clock.restart()
+        contexts = {"prompt": request.prompt_embeds} if request.prompt_embeds is not None else {}
+        if tokens:
+            with graphs.stage("text_encoder", cancel) as encoder:
+                contexts |= {name: stages.encode_text(encoder, ids) for name, ids in tokens.items()}
+        clock.lap("text")
+        with graphs.stage("unet", cancel) as unet:
+            denoise = stages.make_denoiser(unet, request, facts, contexts)
+            x_t = stages.initial_noise(request, facts) if latents is None else latents
+            steps = stages.denoise_steps(
+                denoise, x_t, bundle.scheduler, request, facts, first=first
             )
-            if on_step is not None:
-                on_step(step)
-            yield step
-            clock.restart()
-    latents = state.denoised
+            for state in steps:
+                step = Step(
+                    i=state.index,
+                    n=state.count,
+                    t=state.timestep,
+                    seconds=clock.lap("denoise"),
+                    denoised=state.denoised,
+                    latent_rgb=facts.latent_rgb,
+                )
+                latents = state.denoised
+                if checkpoint is not None:
+                    done = state.index + 1
+                    kept = latents if done == state.count else state.x_t
+                    failure = checkpoint.save(done, kept, chunk)
+                    clock.lap("checkpoint")
+                    if failure is not None and all(w.code != failure.code for w in raised):
+                        raised.append(failure)
+                        yield failure
+                if on_step is not None:
+                    on_step(step)
+                yield step
+                clock.restart()
+    assert latents is not None, "a request has at least one step"
     if request.output_type == "latent":
         yield Done(latents)
+        if checkpoint is not None:
+            checkpoint.remove()
         return
 
     clock.restart()
@@ -122,7 +147,7 @@ def generate(
         upscaler = (
             open_graphs.enter_context(graphs.stage(UPSCALER, cancel)) if request.upscale else None
         )
-        for start, pixels in stages.decode_frames(decoder, latents, request, facts):
+        for start, pixels in stages.decode_frames(decoder, latents, request, facts, chunk=chunk):
             clock.lap("decode")
             finished = stages.upscale_frames(upscaler, pixels) if upscaler else [(0, pixels)]
             for offset, shown in finished:
@@ -134,11 +159,9 @@ def generate(
                 yield Frames(part.start, frames[part].copy())
                 clock.restart()
     clock.lap(last)
-    if as_unit:
-        yield Done(unit)
-        return
-    yield Done(
-        Video(
+    result: Video | NDArray[np.float32] = unit
+    if not as_unit:
+        result = Video(
             frames,
             fps=facts.playback_fps,
             seed=request.seed,
@@ -147,4 +170,6 @@ def generate(
             timings={**clock.seconds, "total": sum(clock.seconds.values())},
             warnings=tuple(raised),
         )
-    )
+    yield Done(result)
+    if checkpoint is not None:
+        checkpoint.remove()

@@ -18,8 +18,10 @@ from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import ExecutionError, UsageError
 from hummingbird_runtime.manifest import DECODERS, REQUIRED_ROLES
-from hummingbird_runtime.session import Session, SessionBackend, SessionOptions
+from hummingbird_runtime.session import CPU, Session, SessionBackend, SessionOptions
+from hummingbird_runtime.session_settings import SessionSettings
 from hummingbird_runtime.signature import check_signature
+from hummingbird_runtime.system_memory import trim_heap
 
 if TYPE_CHECKING:
     from hummingbird_runtime.adapters import Style
@@ -98,25 +100,39 @@ class GraphPool:
         self._backend = backend
         self._options = options
         self._low_memory = _is_large(bundle) if low_memory is None else low_memory
-        self._style = style
+        self.style = style
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     @property
-    def closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self._closed
+    def on_cpu(self) -> bool:
+        """Whether the CPU is the first provider asked for."""
+        return self._options.providers[0] == CPU
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Graphs that ``preload`` opens; with two decoders, which of them is a run's own choice."""
+        if self._low_memory:
+            return ()
+        decoders = [role for role in DECODERS.values() if role in self._bundle.manifest.graphs]
+        return (*REQUIRED_ROLES, *(decoders if len(decoders) == 1 else ()))
+
+    def settings(self, role: str) -> SessionSettings:
+        """How a graph is opened; with low memory no pattern doubles a second run's peak."""
+        settings = self._bundle.graph(role).session
+        if self._low_memory:
+            settings = settings.over(SessionSettings(memory_pattern=False))
+        return self._options.settings.over(settings)
 
     def preload(self) -> None:
         """Open the graphs that every run needs, unless they are to be opened stage by stage."""
-        if not self._low_memory:
-            try:
-                for role in self._needed_always():
-                    self._session(role)
-            except BaseException:
-                self.close()
-                raise
+        try:
+            for role in self.kept:
+                self._session(role)
+        except BaseException:
+            self.close()
+            raise
 
     @contextlib.contextmanager
     def stage(self, role: str, cancel: CancelToken) -> Iterator[Graph]:
@@ -129,6 +145,7 @@ class GraphPool:
                 with self._lock:
                     self._open.pop(role, None)
                 session.close()
+                trim_heap()
 
     def close(self) -> None:
         """Wait for what is running inside a graph, then free them all; twice is fine."""
@@ -137,11 +154,6 @@ class GraphPool:
             sessions, self._open = list(self._open.values()), {}
         for session in sessions:
             session.close()
-
-    def _needed_always(self) -> tuple[str, ...]:
-        """With two decoders, which of them a run needs is its own choice."""
-        decoders = [role for role in DECODERS.values() if role in self._bundle.manifest.graphs]
-        return (*REQUIRED_ROLES, *(decoders if len(decoders) == 1 else ()))
 
     def _session(self, role: str) -> Session:
         with self._lock:
@@ -152,8 +164,9 @@ class GraphPool:
             if role not in self._open:
                 entry = self._bundle.graph(role)
                 path = self._bundle.path(role)  # refuses files that changed
-                style = self._style if self._style and self._style.role == role else None
-                options = self._options.for_graph(entry.session, style.merged() if style else {})
+                style = self.style if self.style and self.style.role == role else None
+                merged = style.merged() if style else {}
+                options = self._options.for_graph(self.settings(role), merged)
                 session = self._backend.open(path, options)
                 try:
                     check_signature(session, entry, role)

@@ -7,26 +7,25 @@ in ``generation``, its stages in ``stages``, the solvers in ``sampler``.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from contextlib import closing
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_runtime.adapters import open_style
 from hummingbird_runtime.arguments import whole_number
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.events import Done, Event
+from hummingbird_runtime.checkpoint import Checkpoint, refuse_shared
+from hummingbird_runtime.events import Done, Event, Warning
 from hummingbird_runtime.generation import generate
 from hummingbird_runtime.graphs import GraphPool
+from hummingbird_runtime.memory_plan import Plan
 from hummingbird_runtime.one_run import OneRun
-from hummingbird_runtime.providers import session_options_from
-from hummingbird_runtime.request import Options, check_request
-from hummingbird_runtime.session import OnnxRuntimeBackend, SessionBackend
-from hummingbird_runtime.session_settings import SessionSettings
+from hummingbird_runtime.opening import OpenOptions, open_parts
+from hummingbird_runtime.planner import Planner
+from hummingbird_runtime.request import Options, Request, check_request
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_runtime.video import Video
 
@@ -39,76 +38,53 @@ class TextToVideoPipeline:
 
     Args:
         bundle: verified bundle.
-        graphs: its graphs.
+        graphs: its graphs, none of them open yet.
         tokenizer: its tokenizer.
+        memory_limit: as ``from_pretrained``.
     """
 
-    def __init__(self, bundle: Bundle, graphs: GraphPool, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        graphs: GraphPool,
+        tokenizer: Tokenizer,
+        *,
+        memory_limit: int | None = None,
+    ) -> None:
         self.bundle = bundle
         self.tokenizer = tokenizer
         self._graphs = graphs
         self._one_run = OneRun()
+        self._planner = Planner(bundle, graphs, limit=memory_limit)
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | os.PathLike[str] | None = None,
         *,
-        provider: str | None = None,
-        providers: Sequence[str] | None = None,
-        provider_options: Mapping[str, Any] | None = None,
-        session_options: Mapping[str, str] | None = None,
-        session_settings: SessionSettings | None = None,
-        threads: int | None = None,
-        backend: SessionBackend | None = None,
-        low_memory: bool | None = None,
-        style: str | os.PathLike[str] | None = None,
-        style_strength: float = 1.0,
+        memory_limit: int | None = None,
         preload: bool = True,
+        **options: Unpack[OpenOptions],
     ) -> TextToVideoPipeline:
         """Verify a bundle and open its graphs.
 
         Args:
             path: bundle folder; None is the built-in bundle, which draws simple moving shapes.
-            provider: one execution provider of ONNX Runtime; None is the CPU.
-            providers: several, in order of preference; excludes ``provider``.
-            provider_options: options by provider name, or of ``provider`` alone.
-            session_options: extra session configuration entries of ONNX Runtime.
-            session_settings: memory and optimization settings that win over the bundle's own.
-            threads: threads of one run; None lets ONNX Runtime choose.
-            backend: opens graphs; None is the onnxruntime package.
-            low_memory: hold one graph at a time, at the price of opening them in every call; None
-                does so for bundles of more than 512 MiB.
-            style: a style of the bundle by name, or an adapter file; merged into the U-Net.
-            style_strength: -10..10; 0 is the U-Net as it is, 1 the style as trained.
+            memory_limit: bytes that this process may hold in all; None asks the system. What a
+                plan says will not fit is refused, on the CPU provider.
             preload: open the graphs that every run needs now; False leaves it to ``load``, or
                 to the first call.
+            **options: providers, threads, memory and style, see ``opening.OpenOptions``.
 
         Raises:
             InputError, IntegrityError, ResourceError: ``bundle.*``, ``provider.*``,
-                ``tokenizer.invalid``, ``adapter.*``.
+                ``tokenizer.invalid``, ``adapter.*``, ``memory.not_enough``.
             UsageError: ``provider.*``, ``session.threads``, ``request.type``.
         """
-        options = session_options_from(
-            provider=provider,
-            providers=providers,
-            provider_options=provider_options,
-            session_options=session_options,
-            session_settings=session_settings,
-            threads=threads,
-        )
-        bundle = Bundle.open(path)
-        tokenizer = Tokenizer.from_files(bundle.folder("tokenizer"))
-        graphs = GraphPool(
-            bundle,
-            backend or OnnxRuntimeBackend(),
-            options,
-            low_memory=low_memory,
-            style=None if style is None else open_style(bundle, style, style_strength),
-        )
+        pipe = cls(*open_parts(path, **options), memory_limit=memory_limit)
         if preload:
-            graphs.preload()
-        return cls(bundle, graphs, tokenizer)
+            pipe.load()
+        return pipe
 
     def load(self) -> None:
         """Open the graphs that every run needs, those not open yet; for ``preload=False``.
@@ -116,7 +92,27 @@ class TextToVideoPipeline:
         Raises:
             HummingbirdError: as ``from_pretrained``.
         """
+        if self._graphs.on_cpu:
+            self._planner.require_open()
         self._graphs.preload()
+
+    def plan(
+        self,
+        prompt: str | None = None,
+        *,
+        available: int | None = None,
+        **options: Unpack[Options],
+    ) -> Plan:
+        """What a call would hold in memory, stage by stage, and whether it fits; draws nothing.
+
+        Args:
+            prompt: changes nothing, and may be left out.
+            available: bytes that the process may hold in all; None is the ``memory_limit``.
+            **options: as of a call; errors too.
+        """
+        if prompt is None and options.get("prompt_embeds") is None:
+            prompt = ""
+        return self._planner.plan(self._check(prompt, options)[0], available=available)
 
     def __call__(
         self, prompt: str | list[str] | tuple[str, ...] | None = None, **options: Unpack[Options]
@@ -135,10 +131,12 @@ class TextToVideoPipeline:
         Raises:
             HummingbirdError: ``request.*`` and ``prompt.*`` before any work; ``runtime.busy``,
                 ``runtime.closed``, ``runtime.cancelled``, ``numeric.non_finite``,
-                ``runtime.decoder_shape``, ``runtime.upscaler_shape``, ``resource.memory``.
+                ``runtime.decoder_shape``, ``runtime.upscaler_shape``, ``resource.memory``,
+                ``memory.not_enough``, ``checkpoint.*``.
         """
         if not isinstance(prompt, list | tuple):
             return _result(self.stream(prompt, **options))
+        refuse_shared(options.get("checkpoint"), len(prompt))
         seed = options.get("seed")
         first = 0 if seed is None else whole_number("seed", seed)
         calls: list[Options] = [{**options, "seed": first + i} for i in range(len(prompt))]
@@ -151,16 +149,13 @@ class TextToVideoPipeline:
     ) -> Generator[Event, None, None]:
         """Draw one clip and yield what happens, see ``events``; the last event is ``Done``.
 
-        The arguments are checked at once, the work starts with the first ``next``. Closing the
-        generator cancels the run. Arguments and errors are those of ``pipe(prompt, ...)``.
+        The arguments and the memory are checked at once, the work starts with the first ``next``.
+        Closing the generator cancels the run. A ``checkpoint`` is deleted when the stream is taken
+        past ``Done``. Arguments and errors are those of ``pipe(prompt, ...)``.
         """
-        request, warnings = check_request(
-            self.bundle.manifest.model,
-            self.bundle.scheduler,
-            prompt=prompt,
-            graphs=self.bundle.manifest.graphs,
-            options=options,
-        )
+        request, warnings = self._check(prompt, options)
+        plan = (self._planner.require if self._graphs.on_cpu else self._planner.plan)(request)
+        path, style = options.get("checkpoint"), self._graphs.style
         cancel = options.get("cancel") or CancelToken()
         run = generate(
             self.bundle,
@@ -170,8 +165,19 @@ class TextToVideoPipeline:
             warnings=warnings,
             cancel=cancel,
             on_step=options.get("callback_on_step_end"),
+            decode_chunk=plan.decode_chunk,
+            checkpoint=None if path is None else Checkpoint(path, request, self.bundle, style),
         )
         return self._one_run.guard(run, cancel)
+
+    def _check(self, prompt: object, options: Options) -> tuple[Request, tuple[Warning, ...]]:
+        return check_request(
+            self.bundle.manifest.model,
+            self.bundle.scheduler,
+            prompt=prompt,
+            graphs=self.bundle.manifest.graphs,
+            options=options,
+        )
 
     def close(self) -> None:
         """Cancel a run that is under way, wait for its current graph, free the graphs."""
@@ -181,16 +187,12 @@ class TextToVideoPipeline:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _result(events: Generator[Event, None, None]) -> Video | NDArray[np.float32]:
-    """Run to the end and give back what ``Done`` carries."""
+    """Run to the end, past ``Done``, and give back what it carries."""
     with closing(events):
-        return next(event.video for event in events if isinstance(event, Done))
+        (result,) = (event.video for event in events if isinstance(event, Done))
+        return result

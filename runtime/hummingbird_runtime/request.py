@@ -6,6 +6,7 @@ gives a warning; beyond what is allowed is an error. Nothing heavy happens here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -57,6 +58,8 @@ class Options(TypedDict, total=False):
     callback_on_step_end: Callable[[Step], object] | None
     """Called after every step."""
     cancel: CancelToken | None
+    checkpoint: str | os.PathLike[str] | None
+    """File that keeps the latent of the last step: the same call goes on from it."""
 
 
 @dataclass(frozen=True, eq=False)

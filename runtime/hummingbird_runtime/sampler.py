@@ -110,15 +110,18 @@ def sample(
     config: SchedulerConfig,
     num_steps: int,
     noise_fn: Callable[[int], Latent],
+    *,
+    first: int = 0,
 ) -> Iterator[StepState]:
     """Run the configured solver and yield one ``StepState`` per network evaluation.
 
     Args:
         denoise: (x_t, t) -> network output in the meaning of ``config.prediction_type``.
-        x_T: initial noise, float32, any shape.
+        x_T: initial noise, or the latent that enters step ``first``; float32, any shape.
         config: sampler, schedule and prediction type.
         num_steps: 1..``schedule.max_steps(config)``.
         noise_fn: i -> noise on leaving step i, the shape of x_T; asked only when it is used.
+        first: 0-based step to begin with; the steps before it were taken earlier.
 
     Raises:
         InputError: ``request.steps`` for a number of steps that the schedule cannot give.
@@ -126,7 +129,7 @@ def sample(
     alphas, scales = alphas_cumprod(config).tolist(), rescale_factors(config).tolist()
     steps: list[int] = timesteps(config, num_steps).tolist()
     x_t = x_T
-    for i, t in enumerate(steps):
+    for i, t in enumerate(steps[first:], start=first):
         last = i + 1 == num_steps
         # after its last step DDIM lands on timestep 0, as VideoCrafter2's does
         t_next = 0 if last else steps[i + 1]

@@ -102,14 +102,26 @@ def denoise_steps(
     scheduler: SchedulerConfig,
     request: Request,
     facts: ModelFacts,
+    *,
+    first: int = 0,
 ) -> Iterator[StepState]:
     """The solver's steps, each checked: noise on leaving step i is stream 1 + i of the seed.
+
+    Args:
+        denoise: the network.
+        x_T: initial noise, or the latent that enters step ``first``.
+        scheduler: of the bundle.
+        request: steps and seed.
+        facts: of the bundle.
+        first: 0-based step to begin with.
 
     Raises:
         ExecutionError: ``numeric.non_finite``, naming the step.
     """
     count = request.num_inference_steps
-    steps = sample(denoise, x_T, scheduler, count, lambda i: _noise(request, facts, 1 + i))
+    steps = sample(
+        denoise, x_T, scheduler, count, lambda i: _noise(request, facts, 1 + i), first=first
+    )
     while True:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
             state = next(steps, None)
@@ -120,9 +132,9 @@ def denoise_steps(
 
 
 def decode_frames(
-    decoder: Graph, latents: Array, request: Request, facts: ModelFacts
+    decoder: Graph, latents: Array, request: Request, facts: ModelFacts, *, chunk: int
 ) -> Iterator[tuple[int, Array]]:
-    """Decoded chunks: (index of the first frame, float32 [n, H, W, 3] in about [-1, 1]).
+    """Decoded chunks of ``chunk`` frames: (index of the first, float32 [n, H, W, 3] in [-1, 1]).
 
     Raises:
         ExecutionError: ``runtime.decoder_shape`` when the frames have another size than asked.
@@ -131,11 +143,11 @@ def decode_frames(
         lambda part: decoder("decoded frames", {"latent_sample": part}),
         latents,
         scaling_factor=facts.scaling_factor,
-        chunk=facts.decode_chunk,
+        chunk=chunk,
         whole=decoder.fixed_first_size("latent_sample") is not None,
     )
     for start, pixels in chunks:
-        count = min(facts.decode_chunk, request.num_frames - start)
+        count = min(chunk, request.num_frames - start)
         expected = (count, request.height, request.width, 3)
         if pixels.shape != expected:
             raise ExecutionError(

@@ -21,7 +21,8 @@ from hummingbird_runtime.errors import InputError
 from hummingbird_runtime.noise import noise, philox4x32, uniforms
 from hummingbird_runtime.normal import logarithm, normal_quantile
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "noise_golden.json").read_text("utf-8"))
+DATA = Path(__file__).parents[1] / "data"
+GOLDEN = json.loads((DATA / "golden.json").read_text("utf-8"))["noise"]
 
 
 def column(text: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The tokenizer against ids of the published one, and properties of its parts.
 
-``hostile_prompts.json`` holds 200 strings with ids computed by open_clip's tokenizer with ftfy
+``golden.json`` holds 200 strings with ids computed by open_clip's tokenizer with ftfy
 replaced by the identity, unlimited length.
 """
 
@@ -32,7 +32,7 @@ from hummingbird_runtime.wordsplit import clean, split_words
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "export/hummingbird_export/data/clip_merges.txt.gz"
-HOSTILE = json.loads((Path(__file__).parent / "data" / "hostile_prompts.json").read_text("utf-8"))
+HOSTILE = json.loads((ROOT / "tests/data/golden.json").read_text("utf-8"))["tokens"]["clip"]
 LETTERS = {character: byte for byte, character in byte_alphabet().items()}
 START, END = 49406, 49407
 

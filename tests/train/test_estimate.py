@@ -146,7 +146,7 @@ def test_the_verb_prints_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed["memory_per_gpu"] == pytest.approx(sum(printed["memory"].values()))
     assert main([str(RECIPE)]) == 0
     table = capsys.readouterr().out
-    assert "5,684,868 parameters" in table
+    assert "5,723,338 parameters" in table
     assert all(f"| {gpu} |" in table for gpu in module.GPUS)
 
 

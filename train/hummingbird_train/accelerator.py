@@ -25,23 +25,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from hummingbird_train import parallel
-from hummingbird_train.models.attention import SpatialTransformer, TemporalTransformer
-from hummingbird_train.models.autoencoder import ResnetBlock
-from hummingbird_train.models.blocks import ResBlock
-from hummingbird_train.models.text_encoder import ResidualAttentionBlock
+from hummingbird_train.models.block_types import BLOCKS
 
 if TYPE_CHECKING:
     from hummingbird_train.loop import Objective
     from hummingbird_train.recipe import Phase
-
-BLOCKS = (
-    ResBlock,
-    SpatialTransformer,
-    TemporalTransformer,
-    ResnetBlock,
-    ResidualAttentionBlock,
-)
-"""What is gathered as one when sharded, and computed again in backward when checkpointed."""
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -18,8 +18,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hummingbird_train.accelerator import BLOCKS
 from hummingbird_train.models.autoencoder import AutoencoderConfig, AutoencoderKL
+from hummingbird_train.models.block_types import BLOCKS
 from hummingbird_train.models.unet import UNetConfig
 from hummingbird_train.models.weights import count_parameters, skeleton
 

@@ -37,6 +37,8 @@ class ClipJob:
     bundle: str | None = None
     providers: tuple[str, ...] | None = None
     threads: int | None = None
+    memory_limit: int | None = None
+    """MB that the process may hold; None asks the system."""
     style: tuple[str, float] | None = None
     """Adapter file or name, and its strength."""
     fps: float | None = None
@@ -53,7 +55,12 @@ class _Record:
     """What the events of one run said."""
 
     request: Request | None = None
+    steps_done: int = 0
+    """By an earlier run that was cut off."""
     video: Video | None = None
+    """Saved."""
+    drawn: float = 0.0
+    """When it was drawn, on the clock of ``time.perf_counter``."""
     truncated: bool = False
     unknown: tuple[str, ...] = ()
     warnings: list[dict[str, str]] = field(default_factory=list)
@@ -69,6 +76,8 @@ def add_run_options(parser: Parser) -> None:
         help="frames four times larger (default: where the bundle can)")  # fmt: skip
     add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
     add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
+    add("--memory-limit", type=number_in(1, 1 << 24), metavar="MB",
+        help="refuse what needs more memory (default: what the system has)")  # fmt: skip
     add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
     add("--force", action="store_true", help="replace an existing output file")
     add("--json", action="store_true", help="print one JSON document instead of the path")
@@ -78,8 +87,8 @@ def add_run_options(parser: Parser) -> None:
 def shared_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of a :class:`ClipJob` that ``add_run_options`` parsed."""
     values = vars(arguments)
-    shared = ("bundle", "providers", "threads", "style", "timeout", "force", "quiet")
-    return {name: values[name] for name in shared} | {"as_json": values["json"]}
+    ours = ("bundle", "providers", "threads", "style", "memory_limit", "timeout", "force", "quiet")
+    return {name: values[name] for name in ours} | {"as_json": values["json"]}
 
 
 def run_job(job: ClipJob) -> int:
@@ -111,6 +120,7 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
             threads=job.threads,
             style=style,
             style_strength=strength,
+            memory_limit=job.memory_limit and job.memory_limit * 10**6,
             preload=False,
         ) as pipe:
             facts = pipe.bundle.manifest.model
@@ -126,13 +136,8 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
         video, request = record.video, record.request
         if video is None or request is None:
             raise ExecutionError("internal.no_video", "the run ended without a video")
-        if job.fps is not None:
-            video = dataclasses.replace(video, fps=job.fps)
-        drawn = time.perf_counter()
-        progress.note("writing the clip")
-        video.save(job.output, overwrite=job.force)
     saved = time.perf_counter()
-    timings = {"load": loaded - started, **video.timings, "save": saved - drawn}
+    timings = {"load": loaded - started, **video.timings, "save": saved - record.drawn}
     timings["total"] = saved - started
     return {
         "path": job.output,
@@ -143,6 +148,7 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
         "height": video.frames.shape[1],
         "width": video.frames.shape[2],
         "fps": video.fps,
+        "resumed_steps": record.steps_done,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
         "fps_condition": request.fps_condition,
@@ -170,7 +176,7 @@ def _follow(
     with contextlib.closing(events):
         for event in events:
             if isinstance(event, Started):
-                record.request = event.request
+                record.request, record.steps_done = event.request, event.steps_done
             elif isinstance(event, Warning):
                 record.warnings.append({"code": event.code, "text": event.text})
                 progress.warn(event.code, event.text)
@@ -183,5 +189,9 @@ def _follow(
             elif isinstance(event, Frames):
                 progress.note(f"decoded {event.start + len(event.array)} frames")
             elif isinstance(event, Done) and isinstance(event.video, Video):
-                record.video = event.video
+                record.drawn = time.perf_counter()
+                progress.note("writing the clip")
+                fps = job.fps or event.video.fps
+                record.video = dataclasses.replace(event.video, fps=fps)
+                record.video.save(job.output, overwrite=job.force)  # before the checkpoint goes
     return record

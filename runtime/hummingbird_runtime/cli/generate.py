@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     parsed = _parser().parse(arguments)
     values = vars(parsed)
     options = cast("Options", {name: values[name] for name in (*_OPTIONS, "decoder", "upscale")})
+    options["checkpoint"] = parsed.resume
     return run_job(
         ClipJob(
             prompt=parsed.prompt,
@@ -54,6 +55,8 @@ def _parser() -> Parser:
     for name, (kind, text) in _OPTIONS.items():
         metavar = "TEXT" if kind is str else "N"
         add("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=text)
+    add("--resume", metavar="FILE",
+        help="keep each step in FILE, and go on from it when a run was cut off")  # fmt: skip
     add("--fps", type=frame_rate, metavar="N", help="playback rate of the file")
     add(
         "--strict-prompt", action="store_true", help="refuse words the model does not know (exit 3)"

@@ -54,6 +54,7 @@ VERBS = {
     ),
     "export": Verb("hummingbird_export.cli:main", "turn checkpoints into a bundle", "export"),
     "bench": Verb("hummingbird_bench.cli:main", "measure clips, and judge them by VBench", "bench"),
+    "demo": Verb("hummingbird_demo.cli:main", "open the app in a window", "demo"),
 }
 
 

@@ -1,7 +1,7 @@
 """Video files by suffix: a writer takes (path, video) and creates the file.
 
 mp4 needs the extra ``video`` (PyAV); gif and webp need ``image`` (Pillow); png, y4m and npz need
-nothing but NumPy.
+nothing but NumPy. On Android mp4 is written by the system's own encoder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hummingbird_runtime.capi.library import on_android
 from hummingbird_runtime.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def find_writer(path: str | os.PathLike[str]) -> Callable[[Path, Video], None]:
             hint="name the file with one of these suffixes",
         )
     module, package, extra = _WRITERS[suffix]
+    if suffix == ".mp4" and on_android():
+        module, package, extra = "mediacodec", "jnius", "jni"
     if package is not None and importlib.util.find_spec(package) is None:
         raise ResourceError(
             "extra.missing",

@@ -1,0 +1,9 @@
+package ai.onnxruntime;
+
+/** A value of a graph. */
+public interface OnnxValue extends AutoCloseable {
+  ValueInfo getInfo();
+
+  @Override
+  void close();
+}

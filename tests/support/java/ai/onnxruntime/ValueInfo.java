@@ -1,0 +1,4 @@
+package ai.onnxruntime;
+
+/** What a value is. */
+public interface ValueInfo {}
