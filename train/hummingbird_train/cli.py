@@ -5,15 +5,12 @@ torch is imported by the verbs, not by --help.
 
 from __future__ import annotations
 
-import functools
-import sys
 from pathlib import Path
 
 from hummingbird_runtime.cli.nested import NestedVerbs
 from hummingbird_runtime.cli.parser import Parser, number_in, positive_number
 
 RECIPE = Path("train/recipes/shapes.toml")
-CHECKPOINT = Path("train/checkpoints/shapes-v1")
 RUN = Path("runs/shapes")
 
 STAGES = {
@@ -37,7 +34,7 @@ VERBS = NestedVerbs(
         **{stage: ("hummingbird_train.cli:main", text) for stage, text in STAGES.items()},
         "all": ("hummingbird_train.cli:all_main", ALL),
         "publish": ("hummingbird_train.cli:publish_main", PUBLISH),
-        "ladder": ("hummingbird_train.cli:ladder_main", LADDER),
+        "ladder": ("hummingbird_train.ladder_cli:main", LADDER),
         "style": (
             "hummingbird_train.style_cli:main",
             "fine-tune a style from a folder of clips or images",
@@ -143,39 +140,4 @@ def publish_main(arguments: list[str]) -> int:
         overwrite=parsed.force,
     )
     print(parsed.output)
-    return 0
-
-
-def ladder_main(arguments: list[str]) -> int:
-    """`hummingbird train ladder`."""
-    parser = Parser(prog="hummingbird train ladder", description=LADDER)
-    add = parser.add_argument
-    add("--bundle", type=Path, metavar="DIR", help="default: the built-in bundle")
-    add("--vae", type=Path, default=CHECKPOINT / "vae.safetensors", metavar="FILE")
-    add("--prompts", type=number_in(1, 100_000), default=200, help="fresh prompts (%(default)s)")
-    add("--seeds", type=number_in(1, 1000), default=2, help="clips per prompt (%(default)s)")
-    add("--steps", type=number_in(1, 50), help="inference steps (default: the bundle's)")
-    add("--guidance-scale", type=positive_number, help="default: the bundle's")
-    add("--decoder", choices=("full", "tiny"), help="default: the bundle's")
-    add("--tier", type=int, choices=(1, 2), default=1)
-    add("--held-out", action="store_true", help="only triples never trained on")
-    parsed = parser.parse(arguments)
-    from hummingbird_train.ladder import climb
-    from hummingbird_train.world.accuracy import markdown
-
-    rows = dict(
-        climb(
-            prompts=parsed.prompts,
-            seeds=parsed.seeds,
-            tier=parsed.tier,
-            split="held_out" if parsed.held_out else "train",
-            vae=parsed.vae,
-            bundle=parsed.bundle,
-            steps=parsed.steps,
-            w=parsed.guidance_scale,
-            decoder=parsed.decoder,
-            log=functools.partial(print, file=sys.stderr, flush=True),
-        )
-    )
-    print(markdown(rows, parsed.tier))
     return 0
