@@ -4,14 +4,15 @@ BIN := .venv/bin
 RUN ?= runs/shapes
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check format test-slow test-interop test-ray storm cov docs bundle ladder smoke wheel lock clean
+.PHONY: demo test check format test-slow test-interop test-ray test-web test-demo storm cov docs \
+	bundle ladder smoke wheel apk lock clean
 
 demo: .venv/.demo  ## one clip from the built-in model
 	@mkdir -p out
 	$(BIN)/hummingbird sample -o out/demo.mp4 --force
 
 test: .venv/.dev  ## the default tests
-	$(PYTEST) -q -m "not slow and not storm and not interop"
+	$(PYTEST) -q -m "not slow and not storm and not interop and not devices and not display"
 
 check: .venv/.dev  ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -24,7 +25,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 test-slow: .venv/.dev  ## tests that take more than a few seconds each
-	$(PYTEST) -q -m "slow and not storm and not interop"
+	$(PYTEST) -q -m "slow and not storm and not interop and not devices and not web and not display"
 
 storm: .venv/.dev  ## fault loops at full count
 	$(PYTEST) -q -m storm
@@ -33,7 +34,7 @@ test-interop: .venv-interop/.ready  ## optimum, diffusers and OpenVINO on our bu
 	.venv-interop/bin/python -m pytest -q tests/interop
 
 cov: .venv/.dev  ## branch coverage of the runtime; fails under 90 %
-	$(PYTEST) -q -m "not slow and not storm and not interop" --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(PYTEST) -q -m "not slow and not storm and not interop and not devices and not display" --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 docs: .venv/.dev
 	$(BIN)/python docs/generate_errors.py
@@ -56,6 +57,19 @@ smoke: .venv/.dev  ## every training stage, export and a clip, in about three mi
 test-ray: .venv/.dev  ## curation on a local Ray; installs it
 	$(BIN)/python -m pip install --quiet --editable ".[ray]"
 	$(PYTEST) -q tests/train/curation/test_engines.py tests/faults/test_curation_faults.py -m slow -k ray
+
+test-web: .venv/.dev  ## the browser page in headless Chromium; needs Node.js 20+ and Chromium
+	@if command -v npm >/dev/null; then npm ci --prefix mobile_demo/web --no-audit --no-fund; \
+	else echo "no npm: tests that need the page's packages are skipped"; fi
+	$(PYTEST) -q tests/web
+
+test-demo: .venv/.dev  ## the app in a window off the screen
+	$(PYTEST) -q -m display tests/demo
+
+apk: wheel  ## the Android app; AAR=FILE AAR_SHA256=DIGEST of onnxruntime-android; needs buildozer
+	test -n "$(AAR)" && test -n "$(AAR_SHA256)"
+	cd mobile_demo && HUMMINGBIRD_WHEEL=$$(ls -t $(CURDIR)/dist/*.whl | head -1) \
+	  HUMMINGBIRD_AAR=$(abspath $(AAR)) HUMMINGBIRD_AAR_SHA256=$(AAR_SHA256) buildozer android debug
 
 wheel: .venv/.dev
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import importlib
+from hummingbird_runtime.cli.nested import NestedVerbs
 
-from hummingbird_runtime.errors import UsageError
-
-VERBS = {
-    "vbench": (
-        "hummingbird_bench.vbench.runner:main",
-        "judge a folder of suite clips with the real VBench, or offline without weights",
-    ),
-}
-
-
-def usage() -> str:
-    """What `hummingbird bench --help` prints."""
-    lines = [f"  {verb:9}{text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join(
-        [
-            "usage: hummingbird bench VERB [options]     (hummingbird bench VERB --help)",
-            "",
-            "verbs:",
-            *lines,
-        ]
-    )
+VERBS = NestedVerbs(
+    "bench",
+    {
+        "run": (
+            "hummingbird_bench.run_verb:main",
+            "measure the arms of a workload: cold start, first and steady runs, stages, memory",
+        ),
+        "compare": (
+            "hummingbird_bench.compare_verb:main",
+            "two arms by interleaved pairs, with an A/A run beside them",
+        ),
+        "speedup": (
+            "hummingbird_bench.speedup:main",
+            "the whole report: how much faster than VideoCrafter2's recipe, and why",
+        ),
+        "verify": (
+            "hummingbird_bench.verify_verb:main",
+            "compute every figure of a report again and check its hashes",
+        ),
+        "devices": (
+            "hummingbird_bench.devices_verb:main",
+            "one index out of the reports of several machines",
+        ),
+        "scaling": (
+            "hummingbird_bench.scaling_verb:main",
+            "time and memory against frames, size, steps and threads",
+        ),
+        "vbench": (
+            "hummingbird_bench.vbench.runner:main",
+            "judge a folder of suite clips with the real VBench, or offline without weights",
+        ),
+    },
+    about=("Measurements that can be derived again from their raw samples.",),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run a measuring verb; returns the exit code. Typed errors pass through to the shell."""
-    if argv and argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    if not argv or argv[0] not in VERBS:
-        got = repr(argv[0][:60]) if argv else "no verb"
-        raise UsageError(
-            "usage.unknown_verb",
-            f"hummingbird bench: got {got}, expected one of {', '.join(VERBS)}",
-            hint="see `hummingbird bench --help`",
-        )
-    module, _, function = VERBS[argv[0]][0].partition(":")
-    code: int = getattr(importlib.import_module(module), function)(argv[1:])
-    return code
+    return VERBS.run(argv)

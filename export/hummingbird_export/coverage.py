@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hummingbird_runtime.cli.parser import Parser, number_in
 
 if TYPE_CHECKING:  # onnx is imported by the verb, not by ``--help``
-    from hummingbird_export.graph_coverage import GraphCoverage, ProviderCoverage
+    from hummingbird_export.graph_coverage import GraphCoverage, Piece, ProviderCoverage
     from hummingbird_export.targets import Target
 
 WIDTH = 110
@@ -77,7 +77,50 @@ def _lines(graphs: Sequence[GraphCoverage], target: Target, name: str) -> list[s
     beyond = [f"  {graph.role}: {line}" for graph in graphs for line in exceeded(graph, target)]
     lines += ["", f"beyond the limits of target {target.name}:" if beyond else ""]
     lines += beyond or [f"within the limits of target {target.name}"]
+    lines += ["", *_target_lines(graphs)]
     return [line for i, line in enumerate(lines) if line or lines[i - 1]]
+
+
+def _target_lines(graphs: Sequence[GraphCoverage]) -> list[str]:
+    """The bundle's largest tensor and file against what each target takes in one piece."""
+    rows = _target_rows(graphs)
+    lines = [f"{'target':<16}{'one tensor':<32}one file"]
+    for name, row in rows.items():
+        lines.append(f"{name:<16}{_judged(row['tensor']):<32}{_judged(row['file'])}")
+    first = next(iter(rows.values()))
+    lines = [
+        f"largest tensor {_size(first['tensor']['bytes'])}  {first['tensor']['name']}",
+        f"largest file   {_size(first['file']['bytes'])}  {first['file']['name']}",
+        "",
+        *lines,
+    ]
+    unknown = sum(graph.unknown for graph in graphs)
+    return lines + ([f"(of what is known; {unknown} shapes are not)"] if unknown else [])
+
+
+def _target_rows(graphs: Sequence[GraphCoverage]) -> dict[str, dict[str, Any]]:
+    from hummingbird_export.graph_coverage import largest_file, largest_tensor
+    from hummingbird_export.targets import TARGETS
+
+    tensor, file = largest_tensor(graphs), largest_file(graphs)
+    return {
+        target.name: {
+            "tensor": _limited(tensor, target.limits.largest_tensor),
+            "file": _limited(file, target.limits.largest_file),
+        }
+        for target in TARGETS
+    }
+
+
+def _limited(piece: Piece, limit: int | None) -> dict[str, Any]:
+    fits = limit is None or piece.bytes <= limit
+    return {"name": piece.name, "bytes": piece.bytes, "limit": limit, "fits": fits}
+
+
+def _judged(row: Mapping[str, Any]) -> str:
+    if row["limit"] is None:
+        return "no limit of its own"
+    return f"{_size(row['limit'])}: {'fits' if row['fits'] else 'too large'}"
 
 
 def _provider_lines(cover: ProviderCoverage) -> list[str]:
@@ -140,6 +183,7 @@ def _document(
             }
             for graph in graphs
         },
+        "targets": _target_rows(graphs),
         "lists": {
             cover.provider.name: {
                 "version": cover.provider.version,

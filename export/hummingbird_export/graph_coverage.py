@@ -194,6 +194,31 @@ def exceeded(graph: GraphCoverage, target: Target) -> list[str]:
     return lines
 
 
+def largest_tensor(graphs: Iterable[GraphCoverage]) -> Piece:
+    """The largest weight or activation of any graph, named ``role/tensor``."""
+    return max(
+        (
+            Piece(f"{graph.role}/{tensor.name}", tensor.bytes)
+            for graph in graphs
+            for tensor in (graph.initializer, graph.activation)
+            if tensor is not None
+        ),
+        key=lambda piece: piece.bytes,
+    )
+
+
+def largest_file(graphs: Iterable[GraphCoverage]) -> Piece:
+    """The largest file of any graph, which is read into one buffer, named ``role/file``."""
+    return max(
+        (
+            Piece(f"{graph.role}/{file.name}", file.bytes)
+            for graph in graphs
+            for file in graph.files
+        ),
+        key=lambda piece: piece.bytes,
+    )
+
+
 def operator(node: onnx.NodeProto) -> str:
     """``domain:Name`` of a node."""
     return f"{node.domain or 'ai.onnx'}:{node.op_type}"

@@ -18,7 +18,7 @@ EXTERNAL_THRESHOLD = 64 * 2**20
 MAP_ALIGNMENT = 64 * 1024
 """A multiple of every page size in use, and Windows' granularity for file mappings."""
 
-PLAIN_ALIGNMENT = 64
+PLAIN_ALIGNMENT = 4096
 """Of files below ``EXTERNAL_THRESHOLD``, where padding would cost more than a mapping saves."""
 
 IR_VERSION = 10
@@ -69,8 +69,8 @@ def save_graph(
         folder: existing folder.
         metadata: entries of the model's ``metadata_props``.
         external_threshold: total weight bytes above which large tensors go to
-            ``model.onnx_data``; those of 64 KiB and more lie at multiples of 64 KiB, so that they
-            can be mapped.
+            ``model.onnx_data``; above ``EXTERNAL_THRESHOLD`` those of 64 KiB and more lie at
+            multiples of 64 KiB, so that they can be mapped.
         largest_inside: bytes of a tensor that then still stays in ``model.onnx``.
         keep_shapes: write the shapes of inner values, for passes that read the file again.
 

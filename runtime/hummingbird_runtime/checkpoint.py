@@ -6,6 +6,7 @@ draws the frames of an undisturbed one. The format of the file is in resume.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from hummingbird_runtime.arguments import wrong_type
 from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.bundle import Bundle
-from hummingbird_runtime.errors import InputError, ResourceError, UsageError
+from hummingbird_runtime.errors import HummingbirdError, InputError, UsageError
 from hummingbird_runtime.events import Warning
-from hummingbird_runtime.output import check_target, output_error
+from hummingbird_runtime.output import check_target
 from hummingbird_runtime.request import Request
 from hummingbird_runtime.resume import (
     FORMAT,
@@ -80,7 +81,7 @@ class Checkpoint:
         try:
             with atomic_file(self._path, overwrite=True) as partial:
                 partial.write_bytes(pack_run(run, latent))
-        except ResourceError as error:
+        except HummingbirdError as error:
             return Warning(
                 "checkpoint.not_written",
                 f"step {steps_done} is not saved and the clip goes on: {error}",
@@ -90,13 +91,11 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file: the clip is done.
 
-        Raises:
-            ResourceError: ``output.*``.
+        A file that the system would not let go stays: it must not cost the clip, and brings the
+        same call to its decoder.
         """
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(error, self._path) from error
+        with contextlib.suppress(OSError):
+            self._path.unlink()
 
     def _check_same(self, saved: SavedRun, latent_shape: tuple[int, ...]) -> None:
         fields = sorted(saved.request.keys() | self._request.keys())

@@ -31,7 +31,7 @@ class Java:
             raise ResourceError(
                 "extra.missing",
                 "Java, got no package 'jnius', expected it to be installed",
-                hint="pip install 'hummingbird-edge[jni]'; in an app, add pyjnius to the requirements",
+                hint="pip install 'hummingbird-edge[jni]'; an app names pyjnius as a requirement",
             ) from error
         self._exception = jnius.JavaException
         self._autoclass, self._cast = jnius.autoclass, jnius.cast

@@ -43,14 +43,14 @@ def network() -> VideoUNet:
 
 
 def save(model: ir.Model, folder: Path) -> Path:
-    """Every weight of a kilobyte and more as external data, small ones packed."""
+    """Every weight of half a kilobyte and more as external data, small ones packed."""
     strip_origin(model)
     path = folder / "model.onnx"
     ir.save(
         model,
         path,
         external_data="model.onnx_data",
-        size_threshold_bytes=1023,
+        size_threshold_bytes=511,
         alignment=MAP_ALIGNMENT,
         align_threshold=MAP_ALIGNMENT - 1,
     )

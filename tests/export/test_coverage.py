@@ -13,16 +13,18 @@ import onnxruntime.capi.onnxruntime_pybind11_state as native
 import pytest
 from onnx import numpy_helper
 
-from hummingbird_export.coverage import coverage_main
+from hummingbird_export.coverage import _target_lines, _target_rows, coverage_main
 from hummingbird_export.graph_coverage import (
     GraphCoverage,
     ProviderCoverage,
     cover_graph,
     exceeded,
+    largest_file,
+    largest_tensor,
 )
 from hummingbird_export.graph_shapes import infer_shapes
 from hummingbird_export.provider_operators import find_provider, providers
-from hummingbird_export.targets import FileLimits, find_target
+from hummingbird_export.targets import FileLimits, find_target, target_names
 from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.operators import ALLOWED_OPERATORS
 
@@ -222,6 +224,28 @@ def test_what_is_beyond_a_target_is_told(tmp_path: Path):
     assert not exceeded(found, find_target("cpu"))
 
 
+def test_the_largest_tensor_and_file_are_held_against_every_target(tmp_path: Path):
+    """A hidden state of 256 MiB: more than the web's 128 MiB, less than the others' 2 GiB."""
+    path = write(
+        tmp_path,
+        "g (float[F, 64] x) => (float[F, 64] y) { y = MatMul(x, w) }",
+        w=np.ones((64, 64), np.float32),
+    )
+    small, large = graph(path, "CPU", F=2**10), graph(path, "CPU", F=2**20)
+    tensor, file = largest_tensor([small, large]), largest_file([small, large])
+    assert (tensor.name, tensor.bytes) == ("unet/y", 2**28)
+    assert (file.name, file.bytes) == ("unet/model.onnx", path.stat().st_size)
+    assert largest_tensor([graph(path, "CPU")]).name == "unet/w"  # where no size is known
+    rows = _target_rows([small, large])
+    assert list(rows) == list(target_names())
+    assert [name for name, row in rows.items() if not row["tensor"]["fits"]] == ["web"]
+    text = _target_lines([small, large])
+    assert text[0] == "largest tensor 268 MB  unet/y"
+    (web,) = (line for line in text if line.startswith("web "))
+    assert "134 MB: too large" in web
+    assert web.endswith("2.15 GB: fits")
+
+
 def test_an_unknown_provider_is_refused_with_the_nearest():
     assert find_provider("webgpuexecutionprovider").name == "WebGPU"
     with pytest.raises(UsageError, match="did you mean CoreML") as caught:
@@ -245,6 +269,7 @@ def test_the_report_as_json(capsys: pytest.CaptureFixture[str]):
     cpu = unet["providers"]["CPU"]
     assert cpu["taken"] == cpu["nodes"] == unet["nodes"] - unet["folded"]
     assert "sizes F, h, w are free, android-qnn needs them fixed" in unet["beyond_limits"]
+    assert document["targets"]["web"]["tensor"]["fits"]
     assert document["lists"]["CPU"]["version"] == find_provider("CPU").version
 
 

@@ -10,7 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from hummingbird_export.storage import MAP_ALIGNMENT, save_graph, weight_bytes
+from hummingbird_export import storage
+from hummingbird_export.storage import MAP_ALIGNMENT, PLAIN_ALIGNMENT, save_graph, weight_bytes
 
 
 @pytest.fixture
@@ -59,10 +60,16 @@ def test_the_same_model_gives_the_same_bytes(model: ir.Model, tmp_path: Path):
     assert first == second
 
 
-def test_large_weights_go_to_one_file_that_can_be_mapped(model: ir.Model, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("large", "alignment"), [(1000, MAP_ALIGNMENT), (1_000_000, PLAIN_ALIGNMENT)]
+)
+def test_external_weights_are_padded_only_where_a_mapping_pays(
+    model: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, alignment: int
+):
+    monkeypatch.setattr(storage, "EXTERNAL_THRESHOLD", large)
     for name in ("inline", "external"):
         (tmp_path / name).mkdir()
-    inline = run(save_graph(model, tmp_path / "inline"))
+    inline = run(save_graph(model, tmp_path / "inline", external_threshold=10**9))
     assert weight_bytes(model) == (2 * 200 * 200 + 200) * 4
     path = save_graph(model, tmp_path / "external", external_threshold=1000)
     assert sorted(f.name for f in path.parent.iterdir()) == ["model.onnx", "model.onnx_data"]
@@ -73,5 +80,6 @@ def test_large_weights_go_to_one_file_that_can_be_mapped(model: ir.Model, tmp_pa
         if tensor.external_data
     }
     assert sorted(offsets) == ["first", "second"]
-    assert all(offset % MAP_ALIGNMENT == 0 for offset in offsets.values())
+    assert all(offset % alignment == 0 for offset in offsets.values())
+    assert path.with_suffix(".onnx_data").stat().st_size < 2 * 200 * 200 * 4 + 2 * alignment
     np.testing.assert_array_equal(run(path), inline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import zipfile
@@ -16,17 +15,16 @@ import styled_bundle
 import tiny_bundle
 from fake_graphs import PROMPT, FakeBackend, pipeline
 
-from hummingbird_runtime import TextToVideoPipeline, checkpoint
+from hummingbird_runtime import TextToVideoPipeline
 from hummingbird_runtime.cli import main
 from hummingbird_runtime.errors import (
     ExecutionError,
     HummingbirdError,
     InputError,
     IntegrityError,
-    ResourceError,
     UsageError,
 )
-from hummingbird_runtime.events import Done, Frames, Started, Step, Warning
+from hummingbird_runtime.events import Done, Frames, Started, Step
 from hummingbird_runtime.resume import read_saved_run
 
 STEPS = 4
@@ -343,36 +341,6 @@ def test_paths_that_cannot_be_are_refused_before_any_work(
         assert caught.value.code == "request.checkpoint"
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_clip(
-    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, whole = tmp_path / "run.npz", pipeline(tiny_bundle_path)(PROMPT).frames
-    real, calls = checkpoint.pack_run, []
-
-    def full(run, latent) -> bytes:
-        calls.append(run.steps_done)
-        if run.steps_done > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(run, latent)
-
-    monkeypatch.setattr(checkpoint, "pack_run", full)
-    steps_saved = []
-    with pipeline(tiny_bundle_path) as pipe:
-        for event in pipe.stream(PROMPT, checkpoint=file):
-            if isinstance(event, Step):
-                steps_saved.append(read_saved_run(file).steps_done)
-            elif isinstance(event, Warning):
-                assert event.code == "checkpoint.not_written"
-                assert "no space left" in event.text
-            elif isinstance(event, Done):
-                video = event.video
-    assert calls == [1, 2, 3, 4]  # a later step is tried again
-    assert steps_saved == [1, 1, 1, 1]  # the older file stays whole
-    assert [w.code for w in video.warnings] == ["checkpoint.not_written"]  # told once
-    np.testing.assert_array_equal(video.frames, whole)
-    assert [path.name for path in tmp_path.iterdir()] == []
-
-
 def test_the_command_goes_on_where_it_was_cut(
     tiny_bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,18 +355,3 @@ def test_the_command_goes_on_where_it_was_cut(
     assert json.loads(capsys.readouterr().out)["resumed_steps"] == 3
     assert (tmp_path / "resumed.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     assert not file.exists()
-
-
-def test_a_clip_that_cannot_be_saved_keeps_its_checkpoint(
-    tiny_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hummingbird_runtime.video import Video
-
-    def full(*_, **__) -> None:
-        raise ResourceError("output.disk_full", "full")
-
-    monkeypatch.setattr(Video, "save", full)
-    file = tmp_path / "run.npz"
-    words = ["generate", PROMPT, "--bundle", str(tiny_bundle_path), "-q"]
-    assert main([*words, "-o", str(tmp_path / "a.npz"), "--resume", str(file)]) == 5
-    assert read_saved_run(file).steps_done == STEPS

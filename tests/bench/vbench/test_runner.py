@@ -170,5 +170,5 @@ def test_the_verb_is_reached_and_lists_weights(capsys: pytest.CaptureFixture[str
     assert bench(["vbench", "--weights-list"]) == 0
     assert "ViClip-InternVid-10M-FLT.pth" in capsys.readouterr().out
     assert bench(["--help"]) == 0
-    with pytest.raises(UsageError, match="expected one of vbench"):
+    with pytest.raises(UsageError, match="expected one of run, "):
         bench(["vbenhc"])
