@@ -23,6 +23,7 @@ SOURCES = (
     "train/hummingbird_train",
     "export/hummingbird_export",
     "benchmarks/hummingbird_bench",
+    "mobile_demo/hummingbird_demo",
 )
 MEANINGS = ROOT / "docs" / "error_meanings.toml"
 PAGE = ROOT / "docs" / "errors.md"

@@ -26,6 +26,7 @@ from hummingbird_runtime.errors import InputError
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_train.autoencoder import frames_to_tensor
 from hummingbird_train.base import world_schedule
+from hummingbird_train.consistency import ConsistencyConfig, student_schedule
 from hummingbird_train.feedback.decode import FrameDecoder
 from hummingbird_train.feedback.judge import Judge
 from hummingbird_train.frechet import frechet_distance, judge_features
@@ -67,6 +68,8 @@ class Rung:
     """None: the bundle's; 1 for a network."""
     passes: int = 1
     """Of a network a step: 2 mixes a prompted and an unprompted one."""
+    sampler: Literal["ddim", "lcm"] = "ddim"
+    """Of a network; ``lcm`` is what few-step students of stage 2 ship with."""
     decoder: str | None = None
     """``full`` or ``tiny``; None: the bundle's."""
     prompts: int | None = None
@@ -238,13 +241,16 @@ class _Source:
         contexts = TowerContexts(tower, Tokenizer.from_files(run / "tokenizer"))
         decode = FrameDecoder(vae, LatentCache(run / "latents").scaling_factor)
         self._count(unet.config, rung.steps or 4, rung.passes)
+        schedule = world_schedule()
+        if rung.sampler == "lcm":
+            schedule = student_schedule(schedule, ConsistencyConfig())
 
         @torch.no_grad()
         def clip(prompt: str, scene: Scene, seed: int) -> NDArray[np.uint8]:
             latents = sample_latents(
                 unet,
                 contexts,
-                world_schedule(),
+                schedule,
                 [prompt],
                 [seed],
                 steps=rung.steps or 4,

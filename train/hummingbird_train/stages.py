@@ -293,8 +293,10 @@ def _consistency(recipe: Recipe, run: Path) -> ConsistencyObjective:
 
 
 def _feedback(recipe: Recipe, run: Path) -> FeedbackObjective:
+    """From the few-step student, or from stage 1's where the recipe has no stage between."""
     table, judges = recipe["feedback"], run / "judges"
-    anchor = _few_steps(recipe, run, "consistency")
+    between = "consistency" if recipe.get("consistency", {}).get("phases") else "distill"
+    anchor = _few_steps(recipe, run, between)
     vae = load_stage(run, "decoder", "vae.safetensors", AutoencoderKL)
     scale = anchor.clips.scaling_factor
     schedule = student_schedule(world_schedule(), anchor.config)
