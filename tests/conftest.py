@@ -15,6 +15,10 @@ from hypothesis import settings
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "2")
 
+# Kivy takes over logging when it is imported, for every test that comes later in the process.
+os.environ["KIVY_LOG_MODE"] = "PYTHON"
+os.environ["KIVY_NO_FILELOG"] = "1"
+
 # A run in the background of a shell inherits an ignored SIGINT, one under nohup an ignored SIGHUP,
 # and so would every child process.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

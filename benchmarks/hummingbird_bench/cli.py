@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hummingbird_runtime.cli.nested import NestedVerbs
+from hummingbird_runtime.cli.worker import signals_raise
 
 VERBS = NestedVerbs(
     "bench",
@@ -41,5 +42,9 @@ VERBS = NestedVerbs(
 
 
 def main(argv: list[str]) -> int:
-    """Run a measuring verb; returns the exit code. Typed errors pass through to the shell."""
-    return VERBS.run(argv)
+    """Run a measuring verb; returns the exit code. Typed errors pass through to the shell.
+
+    A signal is such an error too, so the processes of arms end with the verb.
+    """
+    with signals_raise():
+        return VERBS.run(argv)

@@ -38,7 +38,7 @@ from hummingbird_bench.workload import Workload, find_workload, read_workloads
 from hummingbird_runtime import __version__
 from hummingbird_runtime.cli import progress
 from hummingbird_runtime.cli.parser import Parser, number_in, positive_number
-from hummingbird_runtime.errors import UsageError
+from hummingbird_runtime.errors import ExecutionError, UsageError
 from hummingbird_runtime.output import check_target
 
 FULL_SIDE = 256
@@ -125,17 +125,25 @@ def require_rounds(rounds: int) -> None:
 
 @contextlib.contextmanager
 def run_folder(parsed: argparse.Namespace) -> Iterator[Path]:
-    """The folder of ``--folder``, or one that is gone afterwards; refuses a bad output early."""
+    """The folder of ``--folder``, or one that is gone afterwards; refuses a bad output early.
+
+    After a failure of an arm it stays: the error names the log in it.
+    """
     if parsed.output is not None:
         check_target(parsed.output, overwrite=False)
     if parsed.folder is not None:
         yield parsed.folder
         return
     folder = Path(tempfile.mkdtemp(prefix="hummingbird-bench-"))
+    keep = False
     try:
         yield folder
+    except ExecutionError:
+        keep = True
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

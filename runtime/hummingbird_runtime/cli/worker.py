@@ -83,29 +83,53 @@ def run_cancellable(work: Callable[[CancelToken], T], *, timeout: float | None =
     raise failures[0]
 
 
+_MEANINGS: dict[str, Callable[[], Cancelled]] = {
+    "SIGINT": lambda: Cancelled("interrupted by the user"),
+    "SIGTERM": lambda: Terminated("terminated by SIGTERM"),
+    "SIGHUP": lambda: HungUp("the terminal went away"),
+}
+
+
+@contextlib.contextmanager
+def signals_raise() -> Iterator[None]:
+    """A signal raises its error in the main thread: for work that only waits there for children."""
+
+    def throw(error: Cancelled) -> None:
+        raise error
+
+    with _handled(throw):
+        yield
+
+
 @contextlib.contextmanager
 def _signals(token: CancelToken) -> Iterator[list[Cancelled]]:
-    """Cancel the token on a signal and note it; signals the caller ignores stay ignored."""
+    """Cancel the token on a signal and note it."""
     received: list[Cancelled] = []
-    meanings: dict[str, Callable[[], Cancelled]] = {
-        "SIGINT": lambda: Cancelled("interrupted by the user"),
-        "SIGTERM": lambda: Terminated("terminated by SIGTERM"),
-        "SIGHUP": lambda: HungUp("the terminal went away"),
-    }
+
+    def note(error: Cancelled) -> None:
+        received.append(error)
+        token.cancel()
+
+    with _handled(note):
+        yield received
+
+
+@contextlib.contextmanager
+def _handled(receive: Callable[[Cancelled], None]) -> Iterator[None]:
+    """Hand signals over as errors; those that the caller ignores stay ignored."""
     previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name, meaning in meanings.items():
+        for name, meaning in _MEANINGS.items():
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is None or signal.getsignal(number) is signal.SIG_IGN:
                 continue
 
             def handle(*_: object, meaning: Callable[[], Cancelled] = meaning) -> None:
-                received.append(meaning())
-                token.cancel()
+                receive(meaning())
 
             previous[number] = signal.signal(number, handle)
     try:
-        yield received
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
