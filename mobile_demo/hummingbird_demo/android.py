@@ -6,16 +6,14 @@ phone alone; tests put stand-ins in their place. Not run on a device yet.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hummingbird_demo.android_mp4 import write_mp4
 from hummingbird_demo.device import Device
-from hummingbird_runtime import ExecutionError, SessionBackend, Video
+from hummingbird_runtime import HummingbirdError, SessionBackend, Video
 
 _NIGHT_MASK, _NIGHT = 0x30, 0x20
 _KEEP_SCREEN_ON = 128
@@ -71,17 +69,17 @@ class AndroidDevice(Device):
         return CapiBackend()
 
     def write_clip(self, folder: Path, name: str, video: Video) -> Path:
-        """An MP4 by the device's encoder; a WebP where it refuses this size.
+        """An MP4 by the device's encoder; a WebP where it refuses this size or fails.
 
         Raises:
-            ResourceError: ``output.*``, ``extra.missing``.
+            HummingbirdError: ``output.*``, ``extra.missing``.
         """
         path = folder / f"{name}.mp4"
         try:
-            write_mp4(path, video, self._java)
-        except ExecutionError:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            video.save(path)
+        except HummingbirdError as error:
+            if not error.code.startswith("video."):
+                raise
             path = folder / f"{name}.webp"
             video.save(path)
         return path

@@ -3,152 +3,31 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from hummingbird_demo.android_mp4 import nv12, write_mp4
-from hummingbird_runtime import ExecutionError, Video
-
-
-def planes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    height, width, _ = image.shape
-    data = np.frombuffer(nv12(image), np.uint8)
-    luma = data[: height * width].reshape(height, width)
-    return luma, data[height * width :].reshape(height // 2, width // 2, 2)
-
-
-@pytest.mark.parametrize(
-    ("rgb", "expected"),
-    [  # BT.709, limited range: ITU-R BT.709-6, table 3.5, 8 bits
-        ((0, 0, 0), (16, 128, 128)),
-        ((255, 255, 255), (235, 128, 128)),
-        ((255, 0, 0), (63, 102, 240)),
-        ((0, 255, 0), (173, 42, 26)),
-        ((0, 0, 255), (32, 240, 118)),
-    ],
-)
-def test_primaries_become_the_codes_of_the_standard(rgb, expected):
-    image = np.broadcast_to(np.array(rgb, np.uint8), (4, 6, 3))
-    luma, chroma = planes(image)
-    assert np.abs(luma.astype(int) - expected[0]).max() <= 1
-    assert np.abs(chroma.astype(int) - expected[1:]).max() <= 1
-
-
-def test_luma_keeps_every_pixel_and_chroma_the_mean_of_four():
-    image = np.zeros((2, 4, 3), np.uint8)
-    image[0, 1] = 255
-    luma, chroma = planes(image)
-    assert luma[0].tolist() == [16, 235, 16, 16]
-    assert chroma.shape == (1, 2, 2)
+from hummingbird_runtime import ResourceError, Video, writers
+from hummingbird_runtime.writers import mediacodec
 
 
 class Encoder:
-    """A codec that gives each frame back after one empty answer, and writes down what it got."""
+    """The runtime's writer for the device's encoder, which has its own tests."""
 
-    def __init__(self, *, stuck: bool = False, refuse: bool = False) -> None:
-        self.stuck, self.refuse = stuck, refuse
-        self.frames: list[tuple[bytes, int]] = []
-        self.waiting: list[tuple[int, int, int]] = []
-        self.written: list[tuple[int, int]] = []
-        self.calls: list[str] = []
-        self.format: dict[str, int] = {}
-        self.told_format = False
-        self._data = b""
+    refuse: Exception | None = None
 
-    def java(self, name: str) -> Any:
-        return {
-            "android.media.MediaFormat": SimpleNamespace(createVideoFormat=self._new_format),
-            "android.media.MediaCodec": SimpleNamespace(createEncoderByType=lambda _: self),
-            "android.media.MediaMuxer": lambda path, kind: SimpleNamespace(
-                addTrack=lambda form: 3,
-                start=lambda: self.calls.append("muxer start"),
-                stop=lambda: self.calls.append("muxer stop"),
-                release=lambda: self.calls.append("muxer release"),
-                writeSampleData=lambda track, data, info: self.written.append(
-                    (track, info.presentationTimeUs)
-                ),
-            ),
-            "android.media.MediaCodec$BufferInfo": lambda: SimpleNamespace(
-                size=0, flags=0, presentationTimeUs=0
-            ),
-        }[name]
-
-    def _new_format(self, mime: str, width: int, height: int) -> Any:
-        self.format = {"width": width, "height": height}
-        return SimpleNamespace(setInteger=self.format.__setitem__)
-
-    def configure(self, wanted: Any, surface: None, crypto: None, flags: int) -> None:
-        if self.refuse:
-            raise RuntimeError("android.media.MediaCodec$CodecException: Error 0xfffffc0e")
-        assert flags == 1
-
-    def start(self) -> None:
-        self.calls.append("start")
-
-    def stop(self) -> None:
-        self.calls.append("stop")
-
-    def release(self) -> None:
-        self.calls.append("release")
-
-    def dequeueInputBuffer(self, wait: int) -> int:
-        return -1 if self.stuck else 0
-
-    def getInputBuffer(self, place: int) -> Any:
-        return SimpleNamespace(put=lambda data: setattr(self, "_data", bytes(data)))
-
-    def queueInputBuffer(self, place: int, start: int, size: int, time: int, flags: int):
-        if size:
-            self.frames.append((self._data, time))
-        self.waiting.append((size, time, flags))
-
-    def dequeueOutputBuffer(self, info: Any, wait: int) -> int:
-        if not self.waiting:
-            return -1
-        if not self.told_format:
-            self.told_format = True
-            return -2
-        info.size, info.presentationTimeUs, info.flags = self.waiting.pop(0)
-        return 0
-
-    def getOutputFormat(self) -> str:
-        return "format"
-
-    def getOutputBuffer(self, place: int) -> bytes:
-        return b""
-
-    def releaseOutputBuffer(self, place: int, render: bool) -> None:
-        assert render is False
+    def write(self, path: Path, video: Video) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        path.write_bytes(b"mp4 data")
 
 
 def clip(side: int = 16) -> Video:
     frames = np.random.default_rng(0).integers(0, 256, (5, side, side, 3)).astype(np.uint8)
     return Video(frames, fps=8, prompt="a red ball")
-
-
-def test_every_frame_goes_in_once_in_order_and_comes_out_at_its_time(tmp_path):
-    encoder, video = Encoder(), clip()
-    write_mp4(tmp_path / "x.mp4", video, encoder.java)
-    assert [data for data, _ in encoder.frames] == [nv12(image) for image in video.frames]
-    assert [time for _, time in encoder.frames] == [i * 125_000 for i in range(5)]
-    assert encoder.written == [(3, i * 125_000) for i in range(5)]
-    assert encoder.calls == [
-        "start", "muxer start", "muxer stop", "stop", "muxer release", "release",
-    ]  # fmt: skip
-    assert (encoder.format["width"], encoder.format["color-standard"]) == (16, 1)
-
-
-@pytest.mark.parametrize("how", ["stuck", "refuse"])
-def test_an_encoder_that_is_stuck_or_refuses_is_a_typed_error_and_released(tmp_path, how):
-    encoder = Encoder(**{how: True})
-    with pytest.raises(ExecutionError) as caught:
-        write_mp4(tmp_path / "x.mp4", clip(), encoder.java)
-    assert caught.value.code == "demo.encoder"
-    assert encoder.calls[-1] == "release"
 
 
 @pytest.fixture
@@ -210,7 +89,10 @@ def phone(tmp_path, monkeypatch):
         "java.util.Locale": SimpleNamespace(getDefault=lambda: tag),
     }
     jnius = ModuleType("jnius")
-    jnius.autoclass = lambda name: classes.get(name) or encoder.java(name)
+    jnius.autoclass = classes.__getitem__
+    jnius.__spec__ = ModuleSpec("jnius", None)
+    monkeypatch.setattr(writers, "on_android", lambda: True)
+    monkeypatch.setattr(mediacodec, "write", encoder.write)
     monkeypatch.setitem(sys.modules, "jnius", jnius)
     monkeypatch.setenv("ANDROID_PRIVATE", str(tmp_path / "private"))
     monkeypatch.setenv("ANDROID_ARGUMENT", "")
@@ -231,15 +113,7 @@ def test_the_phone_tells_its_folders_language_and_colours(phone, tmp_path):
     assert phone.dark() is True
 
 
-def test_a_saved_clip_goes_to_the_media_store_and_can_be_shared(phone, tmp_path, monkeypatch):
-    original = phone.write_clip
-
-    def write(folder: Path, name: str, video: Video) -> Path:
-        path = original(folder, name, video)
-        path.write_bytes(b"mp4 data")  # the stand-in's muxer writes none
-        return path
-
-    monkeypatch.setattr(phone, "write_clip", write)
+def test_a_saved_clip_goes_to_the_media_store_and_can_be_shared(phone, tmp_path):
     from hummingbird_demo.sharing import save_copy
 
     shown = save_copy(clip(), phone, enlarge=True)
@@ -255,8 +129,15 @@ def test_a_saved_clip_goes_to_the_media_store_and_can_be_shared(phone, tmp_path,
 
 def test_a_refusing_encoder_gives_a_webp(phone, tmp_path):
     pytest.importorskip("PIL")
-    phone.encoder.refuse = True
+    phone.encoder.refuse = ResourceError("video.no_encoder", "too small", hint="")
     path = phone.write_clip(tmp_path / "shared", "clip", clip())
     assert path.name == "clip.webp"
     assert path.read_bytes()[8:12] == b"WEBP"
     assert [found.name for found in (tmp_path / "shared").iterdir()] == ["clip.webp"]
+
+
+def test_a_full_disk_is_not_taken_for_a_refusing_encoder(phone, tmp_path):
+    phone.encoder.refuse = ResourceError("output.no_space", "full", hint="")
+    with pytest.raises(ResourceError):
+        phone.write_clip(tmp_path / "shared", "clip", clip())
+    assert not list((tmp_path / "shared").iterdir())

@@ -72,8 +72,12 @@ class Rung:
     """Of a network; ``lcm`` is what few-step students of stage 2 ship with."""
     decoder: str | None = None
     """``full`` or ``tiny``; None: the bundle's."""
+    frames: int = FRAMES
+    """Of a clip; fewer are the first ones of the world's 26."""
     prompts: int | None = None
     """Fewer prompts than the others', for a rung that takes long."""
+    held_out: bool = False
+    """Asked for (shape, colour, motion) triples that were never trained on, whatever the others."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +132,19 @@ def climb(
     Raises:
         InputError: ``checkpoint.*``, ``bundle.*``.
     """
-    asked = judging_prompts(prompts, seed=2026, tier=tier, split=split)
+    asked = {
+        name: judging_prompts(prompts, seed=2026, tier=tier, split=name)
+        for name in (split, "held_out")
+    }
     real = None
     if reader is not None:
         others = judging_prompts(prompts * seeds, seed=2027, tier=tier, split=split)
         real = judge_features(reader, (_rendered(scene) for _, scene in others))
     for rung in rungs:
-        mine = asked[: rung.prompts]
+        own = "held_out" if rung.held_out else split
+        mine = asked[own][: rung.prompts]
         count = 1 if rung.source in ("rendered", "autoencoder") else seeds
-        key = _key(rung, len(mine), count, tier, split)
+        key = _key(rung, len(mine), count, tier, own)
         path = None if folder is None else folder / f"{slug(rung.name)}.json"
         row = None if path is None else _kept(path, key)
         if row is None:
@@ -206,7 +214,7 @@ class _Source:
         self.rung = rung
         self.pipe: TextToVideoPipeline | None = None
         makers: dict[str, Callable[[], Clips]] = {
-            "rendered": lambda: lambda prompt, scene, seed: _rendered(scene),
+            "rendered": lambda: lambda prompt, scene, seed: _rendered(scene, rung.frames),
             "autoencoder": self._autoencoder,
             "network": self._network,
             "bundle": self._bundle,
@@ -226,7 +234,7 @@ class _Source:
 
         @torch.no_grad()
         def clip(prompt: str, scene: Scene, seed: int) -> NDArray[np.uint8]:
-            return _to_uint8(model(frames_to_tensor(_rendered(scene))))
+            return _to_uint8(model(frames_to_tensor(_rendered(scene, rung.frames))))
 
         return clip
 
@@ -256,11 +264,11 @@ class _Source:
                 steps=rung.steps or 4,
                 w=1.0 if rung.guidance_scale is None else rung.guidance_scale,
                 passes=rung.passes,
-                frames=FRAMES,
+                frames=rung.frames,
                 size=(LATENT, LATENT),
                 fps=FPS,
             )
-            frames = decode(torch.from_numpy(latents), np.arange(FRAMES))[0]  # in [0, 1]
+            frames = decode(torch.from_numpy(latents), np.arange(rung.frames))[0]  # in [0, 1]
             return _to_uint8(frames * 2 - 1)
 
         return clip
@@ -277,6 +285,7 @@ class _Source:
             video = pipe(
                 prompt,
                 seed=seed,
+                num_frames=rung.frames,
                 num_inference_steps=rung.steps,
                 guidance_scale=rung.guidance_scale,
                 decoder=rung.decoder,
@@ -290,16 +299,16 @@ class _Source:
     def _count(self, config: UNetConfig, steps: int, passes: int) -> None:
         network = skeleton("unet", config)
         self.parameters = count_parameters(network)
-        self.gflop = unet_gflop(config) * steps * passes
+        self.gflop = unet_gflop(config, frames=self.rung.frames) * steps * passes
 
 
-def unet_gflop(config: UNetConfig, tokens: int = 16) -> float:
-    """Counted work of one pass over a whole clip of the tiny world, 1e9 operations."""
+def unet_gflop(config: UNetConfig, tokens: int = 16, frames: int = FRAMES) -> float:
+    """Counted work of one pass over a clip of the tiny world, 1e9 operations."""
     meta = {"device": "meta"}
     width = config.time_cond_proj_dim
     counted = trace(
         skeleton("unet", config),
-        torch.zeros(1, config.in_channels, FRAMES, LATENT, LATENT, **meta),
+        torch.zeros(1, config.in_channels, frames, LATENT, LATENT, **meta),
         torch.zeros(1, dtype=torch.int64, **meta),
         torch.zeros(1, tokens, config.context_dim, **meta),
         timestep_cond=None if width is None else torch.zeros(1, width, **meta),
@@ -308,8 +317,8 @@ def unet_gflop(config: UNetConfig, tokens: int = 16) -> float:
     return counted.flop / 1e9
 
 
-def _rendered(scene: Scene) -> NDArray[np.uint8]:
-    return render([scene], range(FRAMES))[0]
+def _rendered(scene: Scene, frames: int = FRAMES) -> NDArray[np.uint8]:
+    return render([scene], range(frames))[0]
 
 
 def _to_uint8(pixels: torch.Tensor) -> NDArray[np.uint8]:
