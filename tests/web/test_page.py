@@ -72,7 +72,7 @@ def test_saved_video_plays(phone: Tab, browser: Browser, tmp_path: Path) -> None
 
 def saved(tab: Tab, browser: Browser, folder: Path, button: str) -> Path:
     browser.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
-    if tab.run(f"document.querySelector({button!r}).offsetParent === null"):  # no clip yet
+    if tab.run("document.querySelector('.transport.waiting') !== null"):  # no clip yet
         draw(tab)
     tab.tap(button)
     end = time.monotonic() + 60

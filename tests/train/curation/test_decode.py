@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from hummingbird_train.curation import decode as decoding
 from hummingbird_train.curation.clip import Clip, make_clip
 from hummingbird_train.curation.decode import Frames, decode, run_stages, score_clip
 from hummingbird_train.curation.stage import FramePlan, Scores, SkipRest, Stage
-from hummingbird_train.curation.video_file import DecodeLimits
+from hummingbird_train.curation.video_file import LIMITS, DecodeLimits, decoded, scan_file
 
 av = pytest.importorskip("av")
 
@@ -315,3 +316,22 @@ def test_a_file_that_does_not_decode_fails_every_stage_and_is_tried_once(
     outcomes = list(run_stages(_broken(tmp_path, "text"), stages))
     assert [o.error_code for o in outcomes] == ["clip.not_video"] * 3
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "flv", "nut", "h264"])
+@pytest.mark.parametrize("span", [(0.0, None), (0.5, 1.1)])
+def test_passes_over_one_open_file_see_what_a_fresh_one_shows(
+    tmp_path: Path, suffix: str, span: tuple[float, float | None]
+) -> None:
+    clip = make_clip(_write(tmp_path / f"a.{suffix}", keys=8), start=span[0], end=span[1])
+    keys, every = FramePlan(key_frames=True), FramePlan()
+    frames = Frames(clip)
+    with closing(frames):
+        frames.load([keys])
+        frames.load([every])
+        seen = frames.of(every)
+    scan = scan_file(clip, LIMITS)
+    fresh = dict(decoded(clip, scan, scan.span.tolist(), False, np.inf))
+    assert list(fresh) == scan.span.tolist()
+    assert np.array_equal(seen, [p.to_ndarray(format="rgb24") for p in fresh.values()])
+    assert frames.of(keys).shape[0] == scan.keys[scan.span].sum()

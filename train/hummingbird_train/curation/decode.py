@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from hummingbird_runtime.errors import ExecutionError, HummingbirdError, InputError
 from hummingbird_train.curation.clip import Clip
+from hummingbird_train.curation.scaler import Scaler, Size, exact_size, rough_size
 from hummingbird_train.curation.stage import (
     FramePlan,
     Outcome,
@@ -28,8 +30,8 @@ from hummingbird_train.curation.stage import (
 from hummingbird_train.curation.video_file import (
     LIMITS,
     DecodeLimits,
+    OpenFile,
     ProbeInfo,
-    Scaler,
     Scan,
     decoded,
     scan_file,
@@ -46,9 +48,10 @@ class Frames:
         self.limits = limits
         self.seconds = 0.0
         """wall time of scanning and decoding so far."""
+        self._file = OpenFile(clip)
         self._scan: Scan | None = None
         self._selected: dict[FramePlan, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        self._pixels: dict[tuple[int, int], NDArray[np.uint8]] = {}  # by (frame, height)
+        self._pixels: dict[tuple[int, Size], NDArray[np.uint8]] = {}  # by (frame, size)
         self._derived: dict[object, Any] = {}
 
     @property
@@ -68,22 +71,22 @@ class Frames:
         begin = time.perf_counter()
         scan = self._scanned()
         deadline = begin + self.limits.max_seconds
-        wanted: dict[int, set[int]] = {}  # heights by frame
+        wanted: dict[int, set[Size]] = {}  # by frame
         for plan in plans:
             if plan not in self._selected:
                 local, runs = plan.select(scan.times[scan.span], scan.keys[scan.span], self.clip.id)
                 self._selected[plan] = scan.span[local], runs
-            height = self._height(plan)
+            size = self._size(plan)
             for index in self._selected[plan][0].tolist():
-                if (index, height) not in self._pixels:
-                    wanted.setdefault(index, set()).add(height)
+                if (index, size) not in self._pixels:
+                    wanted.setdefault(index, set()).add(size)
         if wanted:
             self._check_bytes(wanted)
             keys_only = all(scan.keys[index] for index in wanted)
-            scaler = Scaler(scan.info)
-            for index, picture in decoded(self.clip, scan, wanted, keys_only, deadline):
-                for height in wanted[index]:
-                    self._pixels[index, height] = scaler.scale(picture, height)
+            scaler = Scaler()
+            for index, picture in decoded(self.clip, scan, wanted, keys_only, deadline, self._file):
+                for size in wanted[index]:
+                    self._pixels[index, size] = scaler.scale(picture, size)
             self._drop_undecoded(plans)
         self.seconds += time.perf_counter() - begin
 
@@ -93,8 +96,8 @@ class Frames:
 
     def each(self, plan: FramePlan) -> list[NDArray[np.uint8]]:
         """The same frames one by one, not copied: uint8 [h, w, 3] each."""
-        height = self._height(plan)
-        return [self._pixels[index, height] for index in self._selected[plan][0].tolist()]
+        size = self._size(plan)
+        return [self._pixels[index, size] for index in self._selected[plan][0].tolist()]
 
     def times(self, plan: FramePlan) -> NDArray[np.float64]:
         """Their times: float64 [n] seconds from the first frame of the file, increasing."""
@@ -113,34 +116,39 @@ class Frames:
         value: T = self._derived[key]
         return value
 
+    def close(self) -> None:
+        """Close the file; frames that are loaded stay, and ``load`` opens it again."""
+        self._file.close()
+
     def forget(self, plan: FramePlan, still: Sequence[FramePlan]) -> None:
         """Free the frames of a plan that no plan of ``still`` shares."""
         kept = {
-            (index, self._height(other))
+            (index, size)
             for other in still
             if other in self._selected
+            for size in [self._size(other)]
             for index in self._selected[other][0].tolist()
         }
-        height = self._height(plan)
+        size = self._size(plan)
         for index in self._selected[plan][0].tolist():
-            if (index, height) not in kept:
-                self._pixels.pop((index, height), None)
+            if (index, size) not in kept:
+                self._pixels.pop((index, size), None)
 
     def _scanned(self) -> Scan:
         if self._scan is None:
             begin = time.perf_counter()
-            self._scan = scan_file(self.clip, self.limits)
+            self._scan = scan_file(self.clip, self.limits, self._file)
             self.seconds += time.perf_counter() - begin
         return self._scan
 
-    def _height(self, plan: FramePlan) -> int:
-        stored = self.info.height
-        return stored if plan.height is None else min(plan.height, stored)
+    def _size(self, plan: FramePlan) -> Size:
+        height, width = self.info.height, self.info.width
+        if plan.rough and plan.height is not None:
+            return rough_size(height, width, plan.height)
+        return exact_size(height, width, plan.height)
 
-    def _check_bytes(self, wanted: Mapping[int, set[int]]) -> None:
-        info = self.info
-        ratio = info.width / info.height
-        need = sum(3 * ratio * height**2 for heights in wanted.values() for height in heights)
+    def _check_bytes(self, wanted: Mapping[int, set[Size]]) -> None:
+        need = sum(3 * size.height * size.width for sizes in wanted.values() for size in sizes)
         if need > self.limits.max_bytes:
             raise InputError(
                 "clip.too_large",
@@ -153,8 +161,8 @@ class Frames:
         """Take frames that did not decode out of the plans; too many of them and the clip fails."""
         for plan in plans:
             indices, runs = self._selected[plan]
-            height = self._height(plan)
-            there = np.array([(index, height) in self._pixels for index in indices.tolist()], bool)
+            size = self._size(plan)
+            there = np.array([(index, size) in self._pixels for index in indices.tolist()], bool)
             if not there.any() or (~there).sum() > self.limits.missing * there.size:
                 raise InputError(
                     "clip.corrupt",
@@ -171,7 +179,8 @@ class Frames:
 def decode(clip: Clip, plans: Sequence[FramePlan], *, limits: DecodeLimits = LIMITS) -> Frames:
     """Decode a clip once for all plans; see ``Frames.load`` for the errors."""
     frames = Frames(clip, limits)
-    frames.load(plans)
+    with closing(frames):
+        frames.load(plans)
     return frames
 
 
@@ -201,7 +210,13 @@ def run_stages(
     """
     known: dict[str, Scores] = dict(earlier or {})
     ordered = order_stages(stages, tuple(known))
-    frames = Frames(clip, limits)
+    with closing(Frames(clip, limits)) as frames:
+        yield from _outcomes(frames, ordered, known, strict)
+
+
+def _outcomes(
+    frames: Frames, ordered: Sequence[Stage], known: dict[str, Scores], strict: bool
+) -> Iterator[Outcome]:
     rejected = ""
     broken: Exception | None = None  # a file that does not decode is not tried again
     for position, stage in enumerate(ordered):
@@ -225,7 +240,7 @@ def run_stages(
             begin = time.perf_counter()
             scores: Scores = {}
             try:
-                scores = _checked(stage, stage.score(clip, frames, known))
+                scores = _checked(stage, stage.score(frames.clip, frames, known))
             except SkipRest as skip:
                 scores, rejected = _checked(stage, skip.scores), f"{stage.name}: {skip.reason}"
             seconds = time.perf_counter() - begin

@@ -69,6 +69,8 @@ class FramePlan:
     """pixels to scale to, width in proportion and never upwards; None: as stored."""
     key_frames: bool = False
     """only frames that decode alone: nearly free, seen before the rest is decoded."""
+    rough: bool = False
+    """only halve, to ``height`` rows or up to twice as many: a sixth of the cost of exact rows."""
     run: int = 1
     """neighbours (in steps of fps) that stay together when max_frames thins: 2 = pairs."""
 
@@ -76,13 +78,15 @@ class FramePlan:
         """Refuse a plan that no decoder could follow."""
         low = {"fps": self.fps, "max_frames": self.max_frames, "height": self.height}
         bad = [name for name, value in low.items() if value is not None and not value > 0]
+        if self.rough and self.height is None:
+            bad.append("rough")
         if self.run < 1 or (self.max_frames is not None and self.max_frames < self.run):
             bad.append("run")
         if bad or (self.key_frames and (self.fps is not None or self.run > 1)):
             raise UsageError(
                 "stage.plan",
                 f"frame plan not possible, got {self}, expected positive numbers, "
-                "max_frames >= run, and neither fps nor run with key_frames",
+                "max_frames >= run, a height with rough, neither fps nor run with key_frames",
                 hint="see hummingbird_train.curation.stage.FramePlan",
             )
 

@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from hummingbird_train.curation.clip import Clip
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
-    from av.video.reformatter import VideoReformatter
 
 # Containers that hold video. Others would let a text file, a playlist or a picture be "decoded".
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,h264,hevc,ivf,nut,mxf"
@@ -89,8 +89,47 @@ class Scan:
     """stamps are there and unique: a decoded frame is found by its own."""
 
 
-def scan_file(clip: Clip, limits: DecodeLimits) -> Scan:
+class OpenFile:
+    """A clip's file that stays open between passes: opening decodes a frame to know the stream.
+
+    Args:
+        clip: the file.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self._container: InputContainer | None = None
+
+    @contextmanager
+    def container(self) -> Iterator[InputContainer]:
+        """The open container, opened when it is not; a pass that fails closes it.
+
+        Raises:
+            InputError: ``clip.missing``, ``clip.not_video``.
+            ResourceError: ``clip.unreadable``, ``extra.missing``.
+        """
+        if self._container is None:
+            self._container = _open(self.clip)
+        try:
+            yield self._container
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close it; the next pass opens it anew."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+
+def scan_file(clip: Clip, limits: DecodeLimits, file: OpenFile | None = None) -> Scan:
     """Read every packet's time stamp, size and key flag; decodes nothing.
+
+    Args:
+        clip: the file.
+        limits: bounds of what it may hold.
+        file: stays open afterwards; None opens and closes.
 
     Raises:
         InputError: ``clip.missing``, ``clip.not_video``, ``clip.no_video``, ``clip.corrupt``,
@@ -101,7 +140,7 @@ def scan_file(clip: Clip, limits: DecodeLimits) -> Scan:
     deadline = time.perf_counter() + limits.max_seconds
     rows: list[Packet] = []
     unseen = 0
-    with _open(clip) as container:
+    with _pass(clip, file) as container:
         stream = _video_stream(clip, container)
         width, height = stream.codec_context.width, stream.codec_context.height
         _check_size(clip, width, height, limits)
@@ -162,7 +201,12 @@ def scan_file(clip: Clip, limits: DecodeLimits) -> Scan:
 
 
 def decoded(
-    clip: Clip, scan: Scan, wanted: Collection[int], keys_only: bool, deadline: float
+    clip: Clip,
+    scan: Scan,
+    wanted: Collection[int],
+    keys_only: bool,
+    deadline: float,
+    file: OpenFile | None = None,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decode the file and yield the wanted frames, those that decode, with their indices.
 
@@ -172,6 +216,7 @@ def decoded(
         wanted: frame numbers of the file.
         keys_only: all of them are key frames: feed the decoder nothing else.
         deadline: ``time.perf_counter()`` value that ends it.
+        file: stays open afterwards; None opens and closes.
 
     Raises:
         TimeLimitError: ``clip.timeout``.
@@ -179,14 +224,17 @@ def decoded(
     numbers = {int(stamp): index for index, stamp in enumerate(scan.stamps)}
     left, shown = set(wanted), -1
     failure = _ffmpeg_error()
-    with _open(clip) as container:
+    first = _key_before(scan, min(left))
+    if file is not None and not (scan.by_stamp and _rewind(file, scan, first)):
+        file.close()
+    with _pass(clip, file) as container:
         stream = container.streams[scan.stream]
         context = stream.codec_context
-        context.thread_count = 1
-        context.thread_type = "NONE"
-        if keys_only and scan.by_stamp:
-            context.skip_frame = "NONKEY"
-        if scan.by_stamp and (first := _key_before(scan, min(left))):
+        if not context.is_open:
+            context.thread_count = 1
+            context.thread_type = "NONE"
+        context.skip_frame = "NONKEY" if keys_only and scan.by_stamp else "DEFAULT"
+        if scan.by_stamp and first and file is None:
             try:
                 container.seek(int(scan.stamps[first]), stream=stream)
             except failure:  # a container without an index: decode from its start
@@ -213,24 +261,24 @@ def decoded(
                     yield index, picture
 
 
-class Scaler:
-    """Scales decoded frames of one file, averaging over areas; one context for each height."""
+@contextmanager
+def _pass(clip: Clip, file: OpenFile | None) -> Iterator[InputContainer]:
+    if file is None:
+        with _open(clip) as container:
+            yield container
+    else:
+        with file.container() as container:
+            yield container
 
-    def __init__(self, info: ProbeInfo) -> None:
-        self._info = info
-        self._contexts: dict[int, VideoReformatter] = {}
 
-    def scale(self, picture: av.VideoFrame, height: int) -> NDArray[np.uint8]:
-        """A frame as uint8 [height, w, 3] RGB, w in proportion and even unless as stored."""
-        from av.video.reformatter import VideoReformatter
-
-        info = self._info
-        width = info.width
-        if height != info.height:
-            width = max(2, round(info.width * height / info.height / 2) * 2)
-        context = self._contexts.setdefault(height, VideoReformatter())
-        scaled = context.reformat(picture, width, height, "rgb24", interpolation="AREA")
-        return np.asarray(scaled.to_ndarray(), np.uint8)
+def _rewind(file: OpenFile, scan: Scan, first: int) -> bool:
+    """Put the file on a frame where decoding can begin; False where that does not work."""
+    try:
+        with file.container() as container:
+            container.seek(int(scan.stamps[first]), stream=container.streams[scan.stream])
+    except _ffmpeg_error():
+        return False
+    return True
 
 
 def _key_before(scan: Scan, index: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Camera(Stage):
     """Rates of zoom, roll and pan over the clip, and how well they explain the flow."""
 
     name: ClassVar[str] = "camera"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = PAIRS
     after: ClassVar[tuple[str, ...]] = ()
 
@@ -115,12 +115,14 @@ def fit_similarity(z: Points, w: Points) -> tuple[complex, complex, NDArray[np.b
     a = (w[j] - w[i]) / np.where(gap == 0, 1, gap)  # (trials,)
     a = np.where(gap == 0, 1, a)
     b = w[i] - a * z[i]
-    allowed = TOLERANCE + SHARE * np.abs(w - z)
-    follows = np.abs(a[:, None] * z + b[:, None] - w) <= allowed  # (trials, n)
-    kept = follows[int(follows.sum(axis=1).argmax())]
+    allowed = (TOLERANCE + SHARE * np.abs(w - z)) ** 2
+    scales, shifts = (column[:, None].astype(np.complex64) for column in (a, b))
+    missed = scales * z.astype(np.complex64) + shifts - w.astype(np.complex64)  # (trials, n)
+    follows = _squared(missed) <= allowed.astype(np.float32)
+    kept = follows[int(np.count_nonzero(follows, axis=1).argmax())]
     for _ in range(2):
         scale, shift = _least_squares(z[kept], w[kept])
-        again = np.abs(scale * z + shift - w) <= allowed
+        again = _squared(scale * z + shift - w) <= allowed
         if again.sum() < 2:
             break
         kept = again
@@ -135,6 +137,11 @@ def name_motion(zoom: float, roll: float, pan: float, fit: float, aspect: float)
     rates = {"zoom": abs(zoom) * reach, "roll": abs(roll) * reach, "pan": pan}
     strongest = max(rates, key=lambda kind: rates[kind])
     return strongest if rates[strongest] >= SEEN else "still"
+
+
+def _squared(z: NDArray[Any]) -> NDArray[Any]:
+    """Squared length of complex numbers, in their precision."""
+    return z.real**2 + z.imag**2
 
 
 def _least_squares(z: Points, w: Points) -> tuple[complex, complex]:

@@ -37,7 +37,7 @@ class Flicker(Stage):
 
     def score(self, clip: Clip, frames: Frames, earlier: Mapping[str, Scores]) -> Scores:
         """Key ``temporal_flickering``, or ``temporal_flickering_sampled`` of some of the pairs."""
-        cv2, seen, pairs = opencv(), frames.of(self.needs), frames.pairs(self.needs)
+        cv2, seen, pairs = opencv(), frames.each(self.needs), frames.pairs(self.needs)
         means = [cv2.norm(seen[k], seen[k + 1], cv2.NORM_L1) / seen[k].size for k in pairs.tolist()]
         score = (255.0 - float(np.mean(means))) / 255.0 if means else 1.0
         exact = len(pairs) == frames.info.frames - 1

@@ -21,7 +21,7 @@ class Freeze(Stage):
     """How much of the clip stands still to the last pixel."""
 
     name: ClassVar[str] = "freeze"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = ALL
     after: ClassVar[tuple[str, ...]] = ()
 

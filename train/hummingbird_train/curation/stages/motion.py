@@ -17,6 +17,7 @@ from hummingbird_train.curation.clip import Clip
 from hummingbird_train.curation.decode import Frames
 from hummingbird_train.curation.stage import FramePlan, Scores, Stage
 from hummingbird_train.curation.stages.flow import Flow, pair_flows
+from hummingbird_train.curation.stages.opencv import opencv
 from hummingbird_train.curation.stages.plans import PAIRS
 
 TOP = 0.05  # share of the pixels, the fastest, that the rule looks at
@@ -30,7 +31,7 @@ class Motion(Stage):
     """Amount of motion; unit: pixels an eighth of a second on a 256-pixel shorter side."""
 
     name: ClassVar[str] = "motion"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = PAIRS
     after: ClassVar[tuple[str, ...]] = ()
 
@@ -52,7 +53,8 @@ class Motion(Stage):
 def speed(flow: Flow) -> NDArray[np.float32]:
     """Length of the flow [h, w, 2] in pixels of a picture whose shorter side has 256: [h, w]."""
     scale = 256.0 / min(flow.shape[:2])
-    return np.asarray(np.hypot(flow[..., 0], flow[..., 1]) * np.float32(scale), np.float32)
+    across, down = opencv().split(flow * np.float32(scale))
+    return np.asarray(opencv().magnitude(across, down), np.float32)
 
 
 def top_mean(pace: NDArray[np.float32]) -> float:

@@ -48,12 +48,8 @@ def noise_sigma(y: NDArray[np.uint8]) -> float:
         cv2.Sobel(picture, cv2.CV_32F, 0, 1)
     )
     slope = slope[1:-1, 1:-1]
-    inside = (
-        slope
-        <= np.partition(slope.reshape(-1), -max(1, int(EDGES * slope.size)))[
-            -max(1, int(EDGES * slope.size))
-        ]
-    )
+    place = slope.size - max(1, int(EDGES * slope.size))
+    inside = slope <= np.partition(slope.reshape(-1), place)[place]
     return float(np.sqrt(np.pi / 2) / 6 * left[inside].mean())
 
 

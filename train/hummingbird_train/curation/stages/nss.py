@@ -146,7 +146,9 @@ def fit_asymmetric(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], ..
     """
     from scipy.special import gamma
 
-    below, above = (values < 0).sum(axis=1), (values > 0).sum(axis=1)
+    below, above = (
+        side.view(np.uint8).sum(axis=1, dtype=np.uint32) for side in (values < 0, values > 0)
+    )
     negative = np.minimum(values, 0)
     square = np.einsum("pn,pn->p", values, values).astype(np.float64)
     square_left = np.einsum("pn,pn->p", negative, negative).astype(np.float64)

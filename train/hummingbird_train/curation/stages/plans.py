@@ -6,8 +6,8 @@ from hummingbird_train.curation.stage import FramePlan
 
 KEYS = FramePlan(max_frames=4, height=144, key_frames=True)
 """A look at what decodes alone, before anything else is decoded."""
-ALL = FramePlan(height=144)
-"""Every frame, small: what changes from one to the next."""
+ALL = FramePlan(height=72, rough=True)
+"""Every frame, small and cheap: what changes from one to the next."""
 STILLS = FramePlan(max_frames=4)
 """A few frames as stored: what scaling would hide."""
 STILLS_288 = FramePlan(max_frames=4, height=288)

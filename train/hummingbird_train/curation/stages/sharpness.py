@@ -21,6 +21,7 @@ from hummingbird_train.curation.stages.plans import STILLS_288
 
 TAPS = 9  # pixels of the further blur
 STEP = 4.0  # grey levels from one pixel to the next below which it is grain, not an edge
+_UNDER = float(np.nextafter(np.float32(STEP), np.float32(0)))  # cv2 keeps what is above a bound
 FLOOR = 0.02  # grey levels a pixel of steps that even a picture without edges is taken to have
 
 
@@ -29,7 +30,7 @@ class Sharpness(Stage):
     """Medians over the frames of the three measures."""
 
     name: ClassVar[str] = "sharpness"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = STILLS_288
     after: ClassVar[tuple[str, ...]] = ()
 
@@ -46,13 +47,14 @@ class Sharpness(Stage):
 def laplacian_variance(y: NDArray[np.uint8]) -> float:
     """Variance of the four-neighbour Laplacian of luma [h, w]."""
     cv2 = opencv()
-    return float(cv2.Laplacian(y, cv2.CV_32F).var())
+    return float(cv2.meanStdDev(cv2.Laplacian(y, cv2.CV_32F))[1][0, 0] ** 2)
 
 
 def tenengrad(y: NDArray[np.uint8]) -> float:
     """Mean squared Sobel gradient of luma [h, w] (Krotkov 1988)."""
     cv2 = opencv()
-    return float(np.mean([np.square(cv2.Sobel(y, cv2.CV_32F, *d)).mean() for d in _AXES]) * 2)
+    edges = [cv2.norm(cv2.Sobel(y, cv2.CV_32F, *axis), cv2.NORM_L2SQR) for axis in _AXES]
+    return float(sum(edges) / y.size)
 
 
 def blur_effect(y: NDArray[np.uint8]) -> float:
@@ -66,11 +68,17 @@ def blur_effect(y: NDArray[np.uint8]) -> float:
     worst = 0.0
     for axis, kernel in ((1, (TAPS, 1)), (0, (1, TAPS))):
         blurred = cv2.blur(picture, kernel, borderType=cv2.BORDER_REFLECT)
-        change = np.abs(np.diff(picture, axis=axis))
-        change[change < STEP] = 0
-        left = np.maximum(0, change - np.abs(np.diff(blurred, axis=axis)))
-        worst = max(worst, 1 - float(left.mean()) / (float(change.mean()) + FLOOR))
+        change = _steps(picture, axis)
+        change = cv2.threshold(change, _UNDER, 0, cv2.THRESH_TOZERO)[1]
+        left = cv2.max(cv2.subtract(change, _steps(blurred, axis)), 0)
+        worst = max(worst, 1 - cv2.mean(left)[0] / (cv2.mean(change)[0] + FLOOR))
     return worst
+
+
+def _steps(picture: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Absolute difference of neighbours along an axis."""
+    first, second = (picture[1:], picture[:-1]) if axis == 0 else (picture[:, 1:], picture[:, :-1])
+    return np.asarray(opencv().absdiff(first, second), np.float32)
 
 
 _AXES = ((1, 0), (0, 1))

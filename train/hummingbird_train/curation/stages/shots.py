@@ -22,6 +22,7 @@ from hummingbird_train.curation.stages.plans import ALL
 
 WINDOW = 2  # frames on either side that a value is compared with
 NO_NEIGHBOURS = 255.0  # ratio where the neighbours do not change at all
+_LEAST = 1e-5  # mean of the neighbours below which they do not change
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Shots(Stage):
     """Where the clip cuts, and how sharply its sharpest change stands out."""
 
     name: ClassVar[str] = "shots"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = ALL
     after: ClassVar[tuple[str, ...]] = ()
 
@@ -95,12 +96,15 @@ def find_cuts(values: NDArray[np.float64], threshold: float, min_frames: int) ->
 
 def adaptive_ratios(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """AdaptiveDetector's ratio: a value over the mean of its WINDOW neighbours each side, [n]."""
-    ratios = np.zeros(len(values))
-    for i in range(1, len(values)):
-        around = [*values[max(1, i - WINDOW) : i], *values[i + 1 : i + 1 + WINDOW]]
-        mean = float(np.mean(around)) if around else 0.0
-        if mean >= 1e-5:
-            ratios[i] = min(values[i] / mean, NO_NEIGHBOURS)
-        elif values[i] > 0:
-            ratios[i] = NO_NEIGHBOURS
-    return ratios
+    if len(values) < 2:
+        return np.zeros(len(values))
+    known = values[1:]  # the first frame has nothing before it
+    window = np.ones(2 * WINDOW + 1)
+    window[WINDOW] = 0
+    sums, counts = (
+        np.convolve(row, window)[WINDOW:-WINDOW] for row in (known, np.ones(len(known)))
+    )
+    means = sums / np.maximum(counts, 1)
+    still = np.where(known > 0, NO_NEIGHBOURS, 0.0)
+    moving = np.minimum(known / np.maximum(means, _LEAST), NO_NEIGHBOURS)
+    return np.concatenate([[0.0], np.where(means >= _LEAST, moving, still)])

@@ -30,7 +30,7 @@ class TransNet(Stage):
     """Number and places of transitions."""
 
     name: ClassVar[str] = "transnet"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = ALL
     after: ClassVar[tuple[str, ...]] = ()
 
