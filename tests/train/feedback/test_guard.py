@@ -181,5 +181,5 @@ def test_a_resumed_run_remembers_its_checks(tmp_path):
     with pytest.raises(ExecutionError, match="held-out judge"):
         again(tmp_path, 30)  # below the best of step 10 twice in a row, across the restart
     lines = (tmp_path / "guard.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [10, 20, 30]
+    assert [json.loads(line)["step"] for line in lines] == [0, 10, 20, 30]
     assert kept == ["best"]  # nothing after the restart was better than step 10

@@ -180,6 +180,8 @@ class Probe:
 class GuardedSamples:
     """What ``FeedbackObjective`` calls now and then: probe, note, keep the best, stop.
 
+    ``guard.jsonl`` begins with the student before feedback, as step 0.
+
     The loop calls it with averaged weights in place, on rank 0.
 
     Args:
@@ -205,9 +207,11 @@ class GuardedSamples:
         path = folder / self.FILE
         rows = _rows(path, before=step)  # a resumed run repeats the steps after its last state
         if not self._replayed:
-            for row in rows:
+            for row in rows[1:]:
                 self._note(Health(**{name: row[name] for name in _HEALTH}))
             self._replayed = True
+        if not rows:
+            rows = [{"step": 0, **dataclasses.asdict(self.guard.before), "reasons": []}]
         now = self.probe()
         best = self.kept
         reasons = self._note(now)
@@ -218,10 +222,11 @@ class GuardedSamples:
             (folder / "best").mkdir(exist_ok=True)
             self.keep(folder / "best")
         if reasons:
+            healthy = f"take {folder / 'best'}, or " if self.kept > -float("inf") else ""
             raise ExecutionError(
                 "feedback.guard",
                 f"feedback stopped at step {step}: {'; '.join(reasons)}",
-                hint=f"take {folder / 'best'}, or lower the reward's weight or gradient share",
+                hint=f"{healthy}lower the reward's weight or gradient share, or its limits",
             )
 
     def _note(self, health: Health) -> list[str]:
