@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hummingbird_train.ladder import Row, Rung, climb, slug, unet_gflop
 from hummingbird_train.ladder_page import difference, differences, pictures, tables
 from hummingbird_train.models.unet import UNetConfig
 from hummingbird_train.world.accuracy import ALL
+from hummingbird_train.world.grammar import judging_prompts
 from hummingbird_train.world.judge import ATTRIBUTES
 
 RENDERED = Rung("rendered clips", "rendered")
@@ -85,6 +87,22 @@ def test_a_finished_rung_is_not_measured_again(tmp_path):
     (other,) = climb([RENDERED], **{**options, "prompts": 2})
     assert len(other.right[ALL]) == 2
     assert other.motion > 0
+
+
+def test_fewer_frames_and_untrained_triples_are_rungs_too(tmp_path):
+    vae = Path(__file__).parents[2] / "train" / "checkpoints" / "shapes-v1" / "vae.safetensors"
+    rungs = [
+        Rung("short", "autoencoder", str(vae), frames=8),
+        Rung("bundle", "bundle", frames=8, held_out=True),
+    ]
+    options = {"prompts": 2, "seeds": 1, "tier": 1, "split": "train"}
+    short, bundle = climb(rungs, folder=tmp_path, **options)
+    assert (short.gflop, len(short.right[ALL])) == (None, 2)
+    with np.load(tmp_path / "bundle.npz") as kept:
+        assert kept["frames"].shape == (2, 8, 64, 64, 3)
+    asked = [prompt for prompt, _ in judging_prompts(2, seed=2026, tier=1, split="held_out")]
+    assert asked != [prompt for prompt, _ in judging_prompts(2, seed=2026, tier=1, split="train")]
+    assert bundle.gflop > 0
 
 
 def test_a_damaged_rung_is_refused(tmp_path):

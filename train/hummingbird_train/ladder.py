@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hummingbird_runtime import TextToVideoPipeline
 from hummingbird_runtime.atomic import atomic_file
+from hummingbird_runtime.bundle import builtin_bundle
 from hummingbird_runtime.errors import InputError
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_train.autoencoder import frames_to_tensor
@@ -234,7 +235,7 @@ class _Source:
 
         @torch.no_grad()
         def clip(prompt: str, scene: Scene, seed: int) -> NDArray[np.uint8]:
-            return _to_uint8(model(frames_to_tensor(_rendered(scene, rung.frames))))
+            return _to_uint8(model(frames_to_tensor(_rendered(scene, self.rung.frames))))
 
         return clip
 
@@ -335,7 +336,7 @@ def _key(rung: Rung, prompts: int, seeds: int, tier: int, split: str) -> str:
     """What the row depends on; weights by the time they were written."""
     files = sorted(Path(rung.path).rglob("*.safetensors")) if rung.source != "rendered" else []
     if rung.source == "bundle":
-        files = sorted(Path(rung.path).glob("manifest.sha256")) if rung.path else []
+        files = [(Path(rung.path) if rung.path else builtin_bundle()) / "manifest.sha256"]
     elif rung.source == "network":
         files = [Path(rung.path) / rung.stage / "unet.safetensors"]
     written = [path.stat().st_mtime_ns for path in files if path.is_file()]
