@@ -78,7 +78,7 @@ def test_unlike_work_gets_no_ratio(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_precision_that_the_bundle_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HummingbirdError) as caught:
-        run(["built-in", "--set", "precision=\"int8\"", "--folder", str(tmp_path / "run"), "-q"])
+        run(["built-in", "--set", 'precision="int8"', "--folder", str(tmp_path / "run"), "-q"])
     assert caught.value.code == "bench.arm_failed"
     assert "bench.precision" in str(caught.value)
 

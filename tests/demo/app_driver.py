@@ -28,8 +28,11 @@ def tour(stage: Stage) -> Scene:
     yield lambda: model.drawing.state.prompt
     stage.touch(page.primary)
     # on a busy machine the tiny clip may be done before the next frame is drawn
-    yield lambda: stage.phase == "playing" or (
-        stage.phase == "generating" and model.drawing.state.frames is not None
+    yield (
+        lambda: (
+            stage.phase == "playing"
+            or (stage.phase == "generating" and model.drawing.state.frames is not None)
+        )
     )
     stage.shot("2-generating")
     yield lambda: stage.phase == "playing"

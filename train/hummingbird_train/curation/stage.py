@@ -70,7 +70,7 @@ class FramePlan:
     key_frames: bool = False
     """only frames that decode alone: nearly free, seen before the rest is decoded."""
     rough: bool = False
-    """only halve, to ``height`` rows or up to twice as many: a sixth of the cost of exact rows."""
+    """only halve, to ``height`` rows or up to twice as many: a quarter of exact rows' cost."""
     run: int = 1
     """neighbours (in steps of fps) that stay together when max_frames thins: 2 = pairs."""
 

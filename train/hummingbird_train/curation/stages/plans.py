@@ -16,8 +16,8 @@ OVERVIEW = FramePlan(max_frames=8, height=144)
 """Light and colour over the clip."""
 PAIRS = FramePlan(fps=8.0, max_frames=48, height=144, run=2)
 """24 pairs an eighth of a second apart: optical flow."""
-TRIPLES = FramePlan(max_frames=24, height=144, run=3)
-"""8 runs of three neighbours: is the middle one where the outer two put it."""
+TRIPLES = FramePlan(max_frames=18, height=144, run=3)
+"""6 runs of three neighbours: is the middle one where the outer two put it."""
 NEIGHBOURS = FramePlan(max_frames=32, run=2)
 """16 pairs of neighbours as stored: flicker."""
 MIDDLE = FramePlan(max_frames=1)

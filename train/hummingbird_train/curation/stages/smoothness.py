@@ -26,7 +26,7 @@ class Smoothness(Stage):
     """(255 - mean |middle - predicted middle|) / 255 over runs of three frames."""
 
     name: ClassVar[str] = "smoothness"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[FramePlan] = TRIPLES
     after: ClassVar[tuple[str, ...]] = ()
 
