@@ -3,8 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/shapes
 PYTEST := $(BIN)/python -m pytest
+# Chromium's software driver, where there is no GPU; ORT_... lets the WebGPU provider take it.
+CHROMIUM ?= /usr/lib/chromium
+SOFTWARE_VULKAN := $(if $(wildcard $(CHROMIUM)/vk_swiftshader_icd.json),\
+	VK_DRIVER_FILES=$(CHROMIUM)/vk_swiftshader_icd.json \
+	VK_ICD_FILENAMES=$(CHROMIUM)/vk_swiftshader_icd.json \
+	XDG_RUNTIME_DIR=$(CURDIR)/.venv-devices/run ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1)
 
-.PHONY: demo test check format test-slow test-interop test-ray test-web test-demo storm cov docs \
+.PHONY: demo test check format test-slow test-interop test-devices test-ray test-web test-demo storm cov docs \
 	bundle ladder smoke wheel apk lock clean
 
 demo: .venv/.demo  ## one clip from the built-in model
@@ -32,6 +38,13 @@ storm: .venv/.dev  ## fault loops at full count
 
 test-interop: .venv-interop/.ready  ## optimum, diffusers and OpenVINO on our bundles
 	.venv-interop/bin/python -m pytest -q tests/interop
+
+test-devices: .venv-devices/.ready .venv/.dev  ## plug-in providers: WebGPU, OpenVINO, Qualcomm's emulator
+	@mkdir -p runs && mkdir -m 700 -p .venv-devices/run
+	$(BIN)/hummingbird export build train/checkpoints/shapes-v1/build.json --force -o runs/fixed-bundle \
+		--target android-qnn --precision fp16-storage --num-frames 4 --height 64 --width 64
+	HUMMINGBIRD_FIXED_BUNDLE=runs/fixed-bundle $(SOFTWARE_VULKAN) \
+		.venv-devices/bin/python -m pytest -q -rs -s tests/devices
 
 cov: .venv/.dev  ## branch coverage of the runtime; fails under 90 %
 	$(PYTEST) -q -m "not slow and not storm and not interop and not devices and not display" --cov --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90
@@ -90,6 +103,13 @@ lock:  ## remake constraints/*.txt from fresh environments
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable ".[dev]"
 	@touch $@ .venv/.demo
 
+.venv-devices/.ready: pyproject.toml constraints/devices.txt
+	$(PYTHON) -m venv .venv-devices
+	.venv-devices/bin/python -m pip install --quiet --upgrade "pip>=24"
+	.venv-devices/bin/python -m pip install --quiet --constraint constraints/devices.txt \
+		--editable ".[webgpu,openvino,qnn]" pytest hypothesis
+	@touch $@
+
 .venv-interop/.ready: pyproject.toml constraints/interop.txt
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --upgrade "pip>=24"
@@ -98,4 +118,4 @@ lock:  ## remake constraints/*.txt from fresh environments
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-interop dist build site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-interop .venv-devices dist build site out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from pathlib import Path
 LANES = {
     "video": (".[video]",),
     "dev": (".[dev]",),
+    "devices": (".[webgpu,openvino,qnn]", "pytest>=8", "hypothesis>=6.100"),
     "interop": (".[interop]", "pytest>=8", "hypothesis>=6.100"),
 }
 HERE = Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ def freeze(requirements: tuple[str, ...]) -> list[str]:
         python = str(Path(folder) / bin_folder / "python")
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip>=24"], check=True)
-        if requirements != LANES["video"]:  # the CPU build first: a range would bring CUDA
+        if requirements in (LANES["dev"], LANES["interop"]):  # the CPU build: a range brings CUDA
             subprocess.run([*pip, "install", "--quiet", "torch==2.13.0"], check=True)
         subprocess.run([*pip, "install", "--quiet", *requirements], check=True, cwd=HERE.parent)
         listed = subprocess.run(

@@ -142,7 +142,7 @@ def build(
         out: bundle folder to make.
         plan: complete plan.
         overwrite: replace an existing folder.
-        sizes: the one clip size of a target of fixed sizes.
+        sizes: fixes the clip size.
         vae_encoder: also export the encoder.
         force_quality: write the bundle even if the U-Net misses its quality gate.
         note: told what is being done.

@@ -163,10 +163,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder to make")
     add("--target", metavar="NAME", help="kind of machine, default portable; see docs/targets.md")
     add("--precision", choices=PRECISIONS, help="of the U-Net, default: the target's own")
-    sizes = "of the clips of a target of fixed sizes, default: the model's"
-    add("--num-frames", type=number_in(1, 104), metavar="F", help=f"frames {sizes}")
-    add("--height", type=number_in(8, 4096), metavar="H", help=f"height in pixels {sizes}")
-    add("--width", type=number_in(8, 4096), metavar="W", help=f"width in pixels {sizes}")
+    sizes = "fix the size (default: free, or where a target must have it fixed the model's)"
+    add("--num-frames", type=number_in(1, 104), metavar="F", help=f"frames; {sizes}")
+    add("--height", type=number_in(8, 4096), metavar="H", help="height in pixels; the same")
+    add("--width", type=number_in(8, 4096), metavar="W", help="width in pixels; the same")
     add("--vae-encoder", action="store_true", help="also export the encoder")
     add(
         "--force-quality",

@@ -96,7 +96,8 @@ def export_bundle(
         target: name of the machine's kind, see ``targets.TARGETS``.
         precision: of the U-Net, with what fits it for the other graphs (``precision.PLANS``);
             None is the target's own.
-        sizes: the one clip size of a target of fixed sizes; None is the facts' default there.
+        sizes: fixes the clip size; None leaves it free, or at the facts' default where the target
+            must have it fixed.
         tiny_decoder: a small decoder of the same latents, beside the full one.
         upscaler: makes decoded frames ``UPSCALE`` times larger.
         vae_encoder: also export the encoder.
@@ -131,7 +132,8 @@ def export_bundle(
             hint="name the terms under which the weights may be used",
         )
     size = latent_size(facts)
-    fixed = (sizes or FixedSizes.default(facts)).letters(facts) if chosen.static_sizes else {}
+    is_fixed = chosen.static_sizes or sizes is not None
+    fixed = (sizes or FixedSizes.default(facts)).letters(facts) if is_fixed else {}
     fewest = chosen.form_for(unet.config, size).fewest_frames
     facts = narrow(facts, fixed, fewest_frames=fewest)
     identity = bundle_id or str(uuid.uuid4())

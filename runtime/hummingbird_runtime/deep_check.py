@@ -17,7 +17,7 @@ from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.facts import Side
-from hummingbird_runtime.graphs import Graph
+from hummingbird_runtime.open_graph import Graph
 from hummingbird_runtime.pipeline import TextToVideoPipeline
 from hummingbird_runtime.probes import Probe, probe_feeds, read_probes
 from hummingbird_runtime.session import OnnxRuntimeBackend, SessionOptions

@@ -12,11 +12,11 @@ import platform
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from hummingbird_runtime.device_findings import examine_devices
 from hummingbird_runtime.errors import HummingbirdError
+from hummingbird_runtime.finding import Finding
 
 OLDEST = {"numpy": (1, 26), "onnxruntime": (1, 27)}
 EXTRAS = {
@@ -30,29 +30,19 @@ DISK_NEEDED = 64 << 20
 _FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "amx_int8", "asimd", "asimddp", "sve")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    status: Literal["ok", "note", "problem"]
-    found: str
-    fix: str = ""
-
-
 def examine() -> list[Finding]:
     """Look at everything; a problem keeps the runtime from working, a note is only missing."""
     return [
         _python(),
         _package("numpy"),
         _package("onnxruntime"),
-        _providers(),
         _processor(),
         _memory(),
         _disk("output folder", Path.cwd()),
         _disk("temporary folder", Path(tempfile.gettempdir())),
         *(_extra(name, *needs) for name, needs in EXTRAS.items()),
         _bundle(),
+        *examine_devices(),
     ]
 
 
@@ -72,15 +62,6 @@ def _package(name: str) -> Finding:
         wanted = ".".join(map(str, OLDEST[name]))
         return Finding(name, "problem", version, f"pip install -U '{name}>={wanted}'")
     return Finding(name, "ok", version)
-
-
-def _providers() -> Finding:
-    try:
-        from hummingbird_runtime.session import available_providers
-
-        return Finding("providers", "ok", ", ".join(available_providers()))
-    except ImportError:
-        return Finding("providers", "problem", "none", "pip install -U onnxruntime")
 
 
 def _processor() -> Finding:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.errors import ExecutionError, UsageError
+from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.manifest import DECODERS, REQUIRED_ROLES
+from hummingbird_runtime.open_graph import Graph
+from hummingbird_runtime.placement import Placement
 from hummingbird_runtime.session import CPU, Session, SessionBackend, SessionOptions
 from hummingbird_runtime.session_settings import SessionSettings
 from hummingbird_runtime.signature import check_signature
@@ -25,49 +24,6 @@ from hummingbird_runtime.system_memory import trim_heap
 
 if TYPE_CHECKING:
     from hummingbird_runtime.adapters import Style
-
-
-class Graph:
-    """One open graph, seen as a function of arrays; cancelled before and during each run.
-
-    Args:
-        role: its name in messages.
-        session: the open session.
-        cancel: stops it.
-    """
-
-    def __init__(self, role: str, session: Session, cancel: CancelToken) -> None:
-        self._role = role
-        self._session = session
-        self._cancel = cancel
-        self._inputs = {tensor.name: tensor for tensor in session.inputs}
-
-    def __call__(self, what: str, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The graph's one output as float32.
-
-        Args:
-            what: what is computed, for the message of an error.
-            feeds: arrays by input name; converted to the graph's own number types.
-
-        Raises:
-            Cancelled: ``runtime.cancelled``.
-            ExecutionError: ``numeric.non_finite`` when the output holds NaN or infinities.
-        """
-        self._cancel.raise_if_cancelled()
-        typed = {
-            name: np.asarray(array, self._inputs[name].dtype if name in self._inputs else None)
-            for name, array in feeds.items()
-        }
-        outputs = self._session.run(typed, cancel=self._cancel)
-        self._cancel.raise_if_cancelled()
-        output = np.asarray(outputs[self._session.outputs[0].name], np.float32)
-        require_finite(f"{what} ({self._role})", output)
-        return output
-
-    def fixed_first_size(self, name: str) -> int | None:
-        """The one length that an input takes along its first axis; None where it is free."""
-        dims = self._inputs[name].dims if name in self._inputs else ()
-        return dims[0] if dims and isinstance(dims[0], int) else None
 
 
 KEPT_TOGETHER = 2**29
@@ -102,6 +58,7 @@ class GraphPool:
         self._low_memory = _is_large(bundle) if low_memory is None else low_memory
         self.style = style
         self._open: dict[str, Session] = {}
+        self._placements: dict[str, Placement] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -109,6 +66,21 @@ class GraphPool:
     def on_cpu(self) -> bool:
         """Whether the CPU is the first provider asked for."""
         return self._options.providers[0] == CPU
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers, in order of preference."""
+        return self._options.providers
+
+    @property
+    def why(self) -> str:
+        """The reason for these providers, where ``auto`` chose them."""
+        return self._options.why
+
+    @property
+    def placements(self) -> dict[str, Placement]:
+        """Which provider took which nodes of the graphs opened so far; empty on the CPU alone."""
+        return dict(self._placements)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -174,22 +146,9 @@ class GraphPool:
                     session.close()
                     raise
                 self._open[role] = session
+                if where := getattr(session, "placement", None):
+                    self._placements[role] = where
             return self._open[role]
-
-
-def require_finite(what: str, array: NDArray[np.float32]) -> None:
-    """Refuse NaN and infinities.
-
-    Raises:
-        ExecutionError: ``numeric.non_finite``, naming ``what``.
-    """
-    if not np.isfinite(array).all():
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-        raise ExecutionError(
-            "numeric.non_finite",
-            f"{what}: got {bad} of {array.size} values NaN or infinite, expected finite numbers",
-            hint="use a bundle with float32 weights and a guidance scale inside the trained range",
-        )
 
 
 def _is_large(bundle: Bundle) -> bool:

@@ -68,7 +68,7 @@ class JavaBackend:
         try:
             native = self._java.call(_JavaGraph, self._java, path.absolute(), options)
         except NativeError as error:
-            raise load_error(error, name) from error
+            raise load_error(error, name, options.providers) from error
         return GraphSession(native, name, left_out(options))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hummingbird_runtime.placement import RECORD
+from hummingbird_runtime.plugins import add_providers
 from hummingbird_runtime.session_options import CPU, SessionOptions
 
 _SILENT = 4
@@ -19,14 +23,18 @@ _LEVELS = {
 
 
 def native_options(ort: Any, options: SessionOptions) -> tuple[Any, list[Any]]:
-    """An ``onnxruntime.SessionOptions`` with everything but providers and disabled optimizers.
+    """An ``onnxruntime.SessionOptions`` with everything but disabled optimizers.
 
     Args:
         ort: the onnxruntime module.
-        options: what is left at its default there is left at ONNX Runtime's default.
+        options: what is left at its default there is left at ONNX Runtime's default. Its
+            providers are registered.
 
     Returns:
         The options, and what must live as long as a session opened with them.
+
+    Raises:
+        UsageError: ``provider.device_type``.
     """
     native, settings = ort.SessionOptions(), options.settings
     native.log_severity_level = _SILENT  # every failure is raised; nothing is worth a line
@@ -46,11 +54,32 @@ def native_options(ort: Any, options: SessionOptions) -> tuple[Any, list[Any]]:
         entries["session.disable_prepacking"] = "0" if settings.prepacking else "1"
     if CPU not in options.providers:
         entries["session.disable_cpu_ep_fallback"] = "1"
+    if options.providers != (CPU,):
+        entries[RECORD] = "1"
     for key, value in {**entries, **options.config}.items():
         native.add_session_config_entry(key, value)
+    add_providers(ort, native, options.providers, options.provider_options)
     arrays = [np.ascontiguousarray(array) for array in options.initializers.values()]
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]  # share the memory
     if values:
         # not add_initializer: rewritten weights (convolutions, folded constants) would ignore it
         native.add_external_initializers(list(options.initializers), values)
     return native, [arrays, values]
+
+
+def open_native(ort: Any, path: Path, options: SessionOptions) -> tuple[Any, list[Any]]:
+    """An ``onnxruntime.InferenceSession``, and what must live as long.
+
+    Args:
+        ort: the onnxruntime module.
+        path: of the graph.
+        options: as ``native_options``, as what is raised.
+    """
+    settings, kept = native_options(ort, options)
+    native = ort.InferenceSession(
+        os.fspath(path),
+        settings,
+        disabled_optimizers=list(options.settings.disabled_optimizers),
+        enable_fallback=False,
+    )
+    return native, kept

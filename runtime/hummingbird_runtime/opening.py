@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 from hummingbird_runtime.adapters import open_style
+from hummingbird_runtime.auto_providers import AUTO, choose
 from hummingbird_runtime.bundle import Bundle
+from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.graphs import GraphPool
 from hummingbird_runtime.providers import session_options_from
-from hummingbird_runtime.session import OnnxRuntimeBackend, SessionBackend
+from hummingbird_runtime.session import (
+    OnnxRuntimeBackend,
+    SessionBackend,
+    SessionOptions,
+    machine,
+)
 from hummingbird_runtime.session_settings import SessionSettings
 from hummingbird_runtime.tokenizer import Tokenizer
 
@@ -21,9 +29,11 @@ class ProviderOptions(TypedDict, total=False):
     provider: str | None
     """One execution provider of ONNX Runtime; None is the CPU."""
     providers: Sequence[str] | None
-    """Several, in order of preference; excludes ``provider``."""
+    """Several, in order of preference, or ``auto``; excludes ``provider``. A node that none of
+    them takes is an error, unless the CPU is among them."""
     provider_options: Mapping[str, Any] | None
-    """Options by provider name, or of ``provider`` alone."""
+    """Options by provider name, or of ``provider`` alone; ``device_type`` (gpu, npu or cpu) picks
+    the device of a plug-in provider."""
     session_options: Mapping[str, str] | None
     """Extra session configuration entries of ONNX Runtime."""
     session_settings: SessionSettings | None
@@ -70,6 +80,8 @@ def open_parts(
     """
     session_options = session_options_from(**options)
     bundle = Bundle.open(path)
+    if session_options.providers == (AUTO,):
+        session_options = _chosen(session_options, bundle, backend)
     tokenizer = Tokenizer.from_files(bundle.folder("tokenizer"))
     graphs = GraphPool(
         bundle,
@@ -79,3 +91,18 @@ def open_parts(
         style=None if style is None else open_style(bundle, style, style_strength),
     )
     return bundle, graphs, tokenizer
+
+
+def _chosen(
+    options: SessionOptions, bundle: Bundle, backend: SessionBackend | None
+) -> SessionOptions:
+    if backend is not None:
+        raise UsageError(
+            "provider.auto",
+            f"got providers {AUTO!r} with a session backend, expected names",
+            hint=f"name the providers, or leave the backend out: {AUTO} knows onnxruntime's own",
+        )
+    manifest = bundle.manifest
+    precisions = {graph.precision for graph in manifest.graphs.values()}
+    choice = choose(machine(), manifest.target, precisions)
+    return replace(options, providers=choice.providers, why=choice.why)

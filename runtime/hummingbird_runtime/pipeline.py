@@ -53,7 +53,7 @@ class TextToVideoPipeline:
     ) -> None:
         self.bundle = bundle
         self.tokenizer = tokenizer
-        self._graphs = graphs
+        self.graphs = graphs
         self._one_run = OneRun()
         self._planner = Planner(bundle, graphs, limit=memory_limit)
 
@@ -92,9 +92,9 @@ class TextToVideoPipeline:
         Raises:
             HummingbirdError: as ``from_pretrained``.
         """
-        if self._graphs.on_cpu:
+        if self.graphs.on_cpu:
             self._planner.require_open()
-        self._graphs.preload()
+        self.graphs.preload()
 
     def plan(
         self,
@@ -154,12 +154,12 @@ class TextToVideoPipeline:
         past ``Done``. Arguments and errors are those of ``pipe(prompt, ...)``.
         """
         request, warnings = self._check(prompt, options)
-        plan = (self._planner.require if self._graphs.on_cpu else self._planner.plan)(request)
-        path, style = options.get("checkpoint"), self._graphs.style
+        plan = (self._planner.require if self.graphs.on_cpu else self._planner.plan)(request)
+        path, style = options.get("checkpoint"), self.graphs.style
         cancel = options.get("cancel") or CancelToken()
         run = generate(
             self.bundle,
-            self._graphs,
+            self.graphs,
             self.tokenizer,
             request,
             warnings=warnings,
@@ -182,7 +182,7 @@ class TextToVideoPipeline:
     def close(self) -> None:
         """Cancel a run that is under way, wait for its current graph, free the graphs."""
         self._one_run.cancel()
-        self._graphs.close()
+        self.graphs.close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hummingbird_runtime.arguments import whole_number, wrong_type
+from hummingbird_runtime.auto_providers import AUTO
 from hummingbird_runtime.errors import UsageError
 from hummingbird_runtime.session import CPU, SessionOptions
 from hummingbird_runtime.session_settings import SessionSettings
@@ -24,7 +25,7 @@ def session_options_from(
 
     Args:
         provider: one execution provider.
-        providers: several, in order of preference; excludes ``provider``.
+        providers: several, in order of preference, or ``auto``; excludes ``provider``.
         provider_options: options by provider name, or of ``provider`` alone.
         session_options: extra session configuration entries.
         session_settings: memory and optimization settings that win over the bundle's.
@@ -42,9 +43,9 @@ def session_options_from(
         )
     names: tuple[str, ...] = (CPU,) if provider is None else (provider,)
     if providers is not None:
-        if isinstance(providers, str):
-            raise wrong_type("providers", providers, "a list of str")
-        names = tuple(providers)
+        if isinstance(providers, str) and providers != AUTO:
+            raise wrong_type("providers", providers, f"a list of str, or {AUTO!r}")
+        names = (AUTO,) if isinstance(providers, str) else tuple(providers)
     for name in names:
         if not isinstance(name, str):
             raise wrong_type("provider", name, "a str")
@@ -52,7 +53,7 @@ def session_options_from(
     if provider is not None and not all(isinstance(v, Mapping) for v in options.values()):
         options = {provider: options}
     strangers = sorted(options.keys() - set(names))
-    if strangers:
+    if strangers and names != (AUTO,):
         raise UsageError(
             "provider.options",
             f"provider_options, got options of {', '.join(strangers)}, "

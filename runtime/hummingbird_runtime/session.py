@@ -6,20 +6,23 @@ a test, can stand in. Paths given here must come from a verified bundle: nothing
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_runtime import plugins
+from hummingbird_runtime.auto_providers import Machine
 from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.errors import ResourceError, UsageError
+from hummingbird_runtime.errors import HummingbirdError, ResourceError, UsageError
 from hummingbird_runtime.manifest import Tensor
-from hummingbird_runtime.native_options import native_options
-from hummingbird_runtime.session_errors import load_error, run_error
+from hummingbird_runtime.native_options import open_native
+from hummingbird_runtime.placement import Placement, leftovers, placement, require_use
+from hummingbird_runtime.session_errors import is_left_to_the_cpu, load_error, run_error
 from hummingbird_runtime.session_options import CPU, SessionOptions
 from hummingbird_runtime.signature import check_feeds, declared_tensor
 
@@ -29,7 +32,7 @@ __all__ = [
     "Session",
     "SessionBackend",
     "SessionOptions",
-    "available_providers",
+    "machine",
 ]
 
 Array = NDArray[Any]
@@ -61,59 +64,70 @@ class SessionBackend(Protocol):
         """Open the graph file ``path``."""
 
 
-def available_providers() -> list[str]:
-    """Execution providers of the installed onnxruntime package."""
+def machine() -> Machine:
+    """Execution providers of the installed packages, and what the plug-ins among them run on."""
     import onnxruntime as ort
 
-    return list(ort.get_available_providers())
+    broken = {}
+    for provider in filter(plugins.is_installed, plugins.PLUGINS):
+        try:
+            plugins.register(ort, provider)
+        except ResourceError as error:
+            broken[provider] = error.message
+    return Machine(list(ort.get_available_providers()), plugins.devices(ort), broken)
 
 
 class OnnxRuntimeBackend:
     """Graphs run by the onnxruntime package."""
 
-    def open(self, path: Path, options: SessionOptions) -> Session:
+    def open(self, path: Path, options: SessionOptions) -> OnnxRuntimeSession:
         """Open one graph file of a verified bundle.
 
         Raises:
             InputError: ``bundle.unsupported_opset``, ``bundle.graph_unreadable``.
             IntegrityError: ``bundle.op_not_allowed``, ``bundle.unsafe_path``.
-            ResourceError: ``provider.unavailable``, ``provider.unsupported_nodes``,
-                ``resource.memory``.
+            ResourceError: ``provider.*``, ``resource.memory``.
+            UsageError: ``provider.device_type``.
             ExecutionError: ``runtime.load_failed`` for anything else.
         """
         import onnxruntime as ort  # half a second that --help need not pay
 
         path = path.absolute()
-        by_name = options.provider_options
         name = f"{path.parent.name}/{path.name}"
-        _check_providers(options.providers, available_providers())
+        for provider in options.providers:
+            plugins.register(ort, provider)
+        plugins.require_listed(options.providers, ort.get_available_providers())
         try:
-            native_settings, kept = native_options(ort, options)
-            native = ort.InferenceSession(
-                os.fspath(path),
-                native_settings,
-                providers=list(options.providers),
-                provider_options=[dict(by_name.get(p, {})) for p in options.providers],
-                disabled_optimizers=list(options.settings.disabled_optimizers),
-                enable_fallback=False,
-            )
+            native, kept = open_native(ort, path, options)
+        except HummingbirdError:
+            raise
         except Exception as error:
-            raise load_error(error, name) from error
-        _check_providers(options.providers, native.get_providers())
+            if is_left_to_the_cpu(error):
+                allowed = replace(options, providers=(*options.providers, CPU))
+                where = placement(open_native(ort, path, allowed)[0])
+                raise leftovers(where, options.providers, name) from error
+            raise load_error(error, name, options.providers) from error
+        plugins.require_listed(options.providers, native.get_providers())
         native.disable_fallback()
-        return OnnxRuntimeSession(native, ort.RunOptions, name, kept)
+        where = {} if options.providers == (CPU,) else placement(native)
+        require_use(where, options.providers, name)
+        return OnnxRuntimeSession(native, ort.RunOptions, name, kept, where)
 
 
 class OnnxRuntimeSession:
     """A graph held by ONNX Runtime."""
 
-    def __init__(self, native: Any, new_run_options: Any, name: str, kept: object) -> None:
+    def __init__(
+        self, native: Any, new_run_options: Any, name: str, kept: object, where: Placement
+    ) -> None:
         self._native = native
         self._kept = kept  # weights that were handed in; ONNX Runtime only points at them
         self._new_run_options = new_run_options
         self._name = name
         self._idle = threading.Condition()
         self._running = 0
+        self.placement = where
+        """Nodes by provider and operator; empty on the CPU alone."""
         self.inputs = tuple(declared_tensor(node) for node in native.get_inputs())
         self.outputs = tuple(declared_tensor(node) for node in native.get_outputs())
 
@@ -166,13 +180,3 @@ class OnnxRuntimeSession:
         with self._idle:
             self._running -= 1
             self._idle.notify_all()
-
-
-def _check_providers(asked: Sequence[str], available: Sequence[str]) -> None:
-    for provider in asked:
-        if provider not in available:
-            raise ResourceError(
-                "provider.unavailable",
-                f"got execution provider {provider!r}, available: {', '.join(available)}",
-                hint="choose one of these or install the matching onnxruntime package",
-            )

@@ -6,6 +6,7 @@ ORT tells failures apart by text only; the patterns are those of releases 1.27 t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hummingbird_runtime.errors import (
     ExecutionError,
@@ -14,8 +15,9 @@ from hummingbird_runtime.errors import (
     IntegrityError,
     ResourceError,
 )
+from hummingbird_runtime.session_options import CPU
 
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 # a C++ source position and, behind it, the signature of the function it is in
 _SOURCE = re.compile(
     r"(?<!\S)\S*\.(?:cc|h|cpp):\d+ "
@@ -31,8 +33,19 @@ _UNKNOWN_OP = re.compile(
 )
 
 
-def load_error(error: Exception, name: str) -> HummingbirdError:
-    """The typed error for a graph that could not be opened."""
+def is_left_to_the_cpu(error: Exception) -> bool:
+    """Whether a graph was refused because other providers do not take all of it."""
+    return "fallback to CPU EP has been explicitly disabled" in str(error)
+
+
+def load_error(error: Exception, name: str, providers: Sequence[str] = (CPU,)) -> HummingbirdError:
+    """The typed error for a graph that could not be opened.
+
+    Args:
+        error: of ONNX Runtime.
+        name: of the graph.
+        providers: that it was to be opened with.
+    """
     text = str(error)
     if _MEMORY.search(text) or isinstance(error, MemoryError):
         return _memory(name, "opening")
@@ -60,10 +73,10 @@ def load_error(error: Exception, name: str) -> HummingbirdError:
             f"{plain_text(text)}",
             hint="export the bundle again; its initializers.json belongs to another graph",
         )
-    if "fallback to CPU EP has been explicitly disabled" in text:
+    if is_left_to_the_cpu(error):
         return ResourceError(
             "provider.unsupported_nodes",
-            f"graph {name}: the asked provider cannot run every node",
+            f"graph {name}: {', '.join(providers)} cannot run every node",
             hint="add CPUExecutionProvider to --providers for the rest",
         )
     if type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NoSuchFile"):
@@ -71,6 +84,12 @@ def load_error(error: Exception, name: str) -> HummingbirdError:
             "bundle.graph_unreadable",
             f"graph {name}: not a usable ONNX file: {plain_text(text)}",
             hint="export or copy the bundle again",
+        )
+    if others := [provider for provider in providers if provider != CPU]:
+        return ResourceError(
+            "provider.failed",
+            f"graph {name}: {', '.join(others)} cannot open it: {plain_text(text)}",
+            hint="check the driver with `hummingbird doctor`, or use the CPU",
         )
     return ExecutionError(
         "runtime.load_failed",

@@ -19,6 +19,8 @@ class SessionOptions:
 
     providers: tuple[str, ...] = (CPU,)
     """Execution providers in order of preference; without the CPU one, no node may fall to it."""
+    why: str = ""
+    """The reason for these providers, where ``auto`` chose them."""
     provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Options by provider name."""
     threads: int | None = None

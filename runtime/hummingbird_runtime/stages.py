@@ -14,10 +14,10 @@ from hummingbird_runtime.decode import decode_chunks, upscale_chunks
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.events import Warning
 from hummingbird_runtime.facts import ModelFacts
-from hummingbird_runtime.graphs import Graph, require_finite
 from hummingbird_runtime.guidance import classifier_free_mix, guidance_embedding
 from hummingbird_runtime.manifest import UPSCALE
 from hummingbird_runtime.noise import noise
+from hummingbird_runtime.open_graph import Graph, require_finite
 from hummingbird_runtime.request import Request
 from hummingbird_runtime.sampler import StepState, sample
 from hummingbird_runtime.schedule import SchedulerConfig

@@ -163,7 +163,7 @@ def test_fixing_changes_the_signature_alone(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [t.name for t in TARGETS if t.static_sizes])
+@pytest.mark.parametrize("target", [*(t.name for t in TARGETS if t.static_sizes), "igpu-webgpu"])
 def test_every_target_of_one_size_gives_a_bundle_that_draws(
     target: str, tmp_path: Path, tokenizer_folder: Path
 ):

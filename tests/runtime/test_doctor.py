@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_bundle
+from plugin_world import OPENVINO, WEBGPU
 
-from hummingbird_runtime import bundle, doctor
+from hummingbird_runtime import bundle, device_findings, doctor, session
+from hummingbird_runtime.auto_providers import Machine
+from hummingbird_runtime.cli.native_output import native_output_on_stderr
+from hummingbird_runtime.errors import ResourceError
+from hummingbird_runtime.plugins import Device
+from hummingbird_runtime.session_options import SessionOptions
 
 
 def finding(name: str) -> doctor.Finding:
@@ -98,3 +106,55 @@ def test_the_built_in_bundle_is_verified(tmp_path: Path, monkeypatch: pytest.Mon
     assert finding("built-in bundle").status == "ok"
     (tmp_path / "bundle" / "LICENSE").write_bytes(b"changed")
     assert finding("built-in bundle").fix == "reinstall hummingbird-edge"
+
+
+HERE = Machine(
+    ("CPUExecutionProvider", OPENVINO),
+    (Device(OPENVINO, "cpu", "Xeon"), Device(OPENVINO, "gpu", "Arc")),
+    {WEBGPU: f"{WEBGPU}: its library cannot be loaded: libvulkan.so.1"},
+)
+
+
+def test_every_device_is_told_with_what_it_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[SessionOptions] = []
+
+    class Backend:
+        def open(self, path: Path, options: SessionOptions) -> SimpleNamespace:
+            opened.append(options)
+            if options.provider_options[OPENVINO]["device_type"] == "gpu":
+                raise ResourceError("provider.failed", "no compiler", hint="update the driver")
+            where = {OPENVINO: {"Conv": 30}, "CPUExecutionProvider": {"Gather": 2}}
+            return SimpleNamespace(placement=where, close=lambda: None)
+
+    monkeypatch.setattr(session, "machine", lambda: HERE)
+    monkeypatch.setattr(session, "OnnxRuntimeBackend", Backend)
+    monkeypatch.setattr(device_findings, "is_installed", lambda provider: provider == OPENVINO)
+    listed, cpu, gpu, webgpu, qnn, auto = device_findings.examine_devices()
+    assert listed.found == f"CPUExecutionProvider, {OPENVINO}"
+    assert cpu.found == "cpu, Xeon, runs 30 of 32 nodes of the built-in U-Net"
+    assert (gpu.status, gpu.fix) == ("note", "update the driver")
+    assert gpu.found == "gpu, Arc: no compiler"
+    assert (webgpu.status, "libvulkan" in webgpu.found) == ("note", True)
+    assert qnn.fix == "pip install onnxruntime-qnn (Qualcomm NPUs)"
+    assert "Arc" in auto.found
+    assert all(options.providers == (OPENVINO, "CPUExecutionProvider") for options in opened)
+
+
+def test_a_missing_onnxruntime_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError
+
+    monkeypatch.setattr(session, "machine", missing)
+    (found,) = device_findings.examine_devices()
+    assert (found.status, found.fix) == ("problem", "pip install -U onnxruntime")
+
+
+def test_what_drivers_print_does_not_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    libc = ctypes.CDLL(None)
+    print("before")
+    with native_output_on_stderr():
+        libc.puts(b"# a driver says hello")
+    print("after")
+    told = capfd.readouterr()
+    assert told.out == "before\nafter\n"
+    assert told.err == "# a driver says hello\n"

@@ -19,7 +19,7 @@ from hummingbird_bench.workload import Workload, read_workload_json
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cancel import CancelToken
 from hummingbird_runtime.errors import HummingbirdError
-from hummingbird_runtime.graphs import Graph
+from hummingbird_runtime.open_graph import Graph
 from hummingbird_runtime.providers import session_options_from
 from hummingbird_runtime.session import OnnxRuntimeBackend
 

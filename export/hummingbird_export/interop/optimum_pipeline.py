@@ -26,10 +26,10 @@ from hummingbird_runtime import stages
 from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.decode import decode_chunks, to_unit
 from hummingbird_runtime.errors import InputError
-from hummingbird_runtime.graphs import require_finite
 from hummingbird_runtime.guidance import classifier_free_mix, guidance_embedding
 from hummingbird_runtime.limits import one_of
 from hummingbird_runtime.noise import noise
+from hummingbird_runtime.open_graph import require_finite
 from hummingbird_runtime.request import Request, check_request
 from hummingbird_runtime.tokenizer import Tokenizer
 

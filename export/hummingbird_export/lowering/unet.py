@@ -77,8 +77,9 @@ def lower_unet(unet: VideoUNet, signature: Signature, form: Form = PORTABLE) -> 
 
 def _scene(g: GraphBuilder, form: Form, unet: VideoUNet, inputs: dict[str, ir.Value]) -> Scene:
     config, table = unet.config, g.weight("sinusoids", unet.sinusoids)
-    rows = g.op("Reshape", inputs["timestep"], g.constant([1]), name="timestep/Reshape")
-    emb = g.op("Gather", table, rows, axis=0, name="timestep/Gather")
+    # reshaped as floats, behind the lookup: GPUs leave integers to the CPU
+    row = g.op("Gather", table, inputs["timestep"], axis=0, name="timestep/Gather")
+    emb = g.op("Reshape", row, g.constant([1, -1]), name="timestep/Reshape")
     if "timestep_cond" in inputs:
         weight = unet.time_cond_proj.weight
         projected = linear(g, "time_cond_proj", inputs["timestep_cond"], weight, None)

@@ -49,5 +49,5 @@ class CapiBackend:
         try:
             native = NativeSession(self._api, path, NativeOptions(self._api, options))
         except NativeError as error:
-            raise load_error(error, name) from error
+            raise load_error(error, name, options.providers) from error
         return GraphSession(native, name, left_out(options))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -12,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hummingbird_runtime.cancel import CancelToken
-from hummingbird_runtime.cli.parser import Parser, names, number_in, positive_number, style
+from hummingbird_runtime.cli.clip_job import ClipJob
+from hummingbird_runtime.cli.native_output import native_output_on_stderr
 from hummingbird_runtime.cli.progress import Progress
 from hummingbird_runtime.cli.prompts import example_prompt, unknown_words
 from hummingbird_runtime.cli.worker import run_cancellable
@@ -23,31 +23,6 @@ if TYPE_CHECKING:
     from hummingbird_runtime.events import Event
     from hummingbird_runtime.request import Options, Request
     from hummingbird_runtime.video import Video
-
-
-@dataclass(frozen=True)
-class ClipJob:
-    """What to draw and where to."""
-
-    prompt: str | None
-    """None is the bundle's example prompt number seed."""
-    output: str
-    options: Options
-    """Keyword arguments of the pipeline."""
-    bundle: str | None = None
-    providers: tuple[str, ...] | None = None
-    threads: int | None = None
-    memory_limit: int | None = None
-    """MB that the process may hold; None asks the system."""
-    style: tuple[str, float] | None = None
-    """Adapter file or name, and its strength."""
-    fps: float | None = None
-    """Playback rate of the file; None is the bundle's."""
-    timeout: float | None = None
-    force: bool = False
-    strict_prompt: bool = False
-    quiet: bool = False
-    as_json: bool = False
 
 
 @dataclass
@@ -66,31 +41,6 @@ class _Record:
     warnings: list[dict[str, str]] = field(default_factory=list)
 
 
-def add_run_options(parser: Parser) -> None:
-    """The flags that every drawing verb shares."""
-    add = parser.add_argument
-    add("--bundle", metavar="DIR", help="bundle folder (default: the built-in one)")
-    add("--style", type=style, metavar="STYLE[:S]", help="adapter file or name, and its strength")
-    add("--decoder", choices=("full", "tiny"), help="tiny is faster where the bundle has one")
-    add("--upscale", action=argparse.BooleanOptionalAction,
-        help="frames four times larger (default: where the bundle can)")  # fmt: skip
-    add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
-    add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
-    add("--memory-limit", type=number_in(1, 1 << 24), metavar="MB",
-        help="refuse what needs more memory (default: what the system has)")  # fmt: skip
-    add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
-    add("--force", action="store_true", help="replace an existing output file")
-    add("--json", action="store_true", help="print one JSON document instead of the path")
-    add("-q", "--quiet", action="store_true", help="no progress and no warnings on stderr")
-
-
-def shared_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a :class:`ClipJob` that ``add_run_options`` parsed."""
-    values = vars(arguments)
-    ours = ("bundle", "providers", "threads", "style", "memory_limit", "timeout", "force", "quiet")
-    return {name: values[name] for name in ours} | {"as_json": values["json"]}
-
-
 def run_job(job: ClipJob) -> int:
     """Refuse a bad output, draw, save, print what was made.
 
@@ -101,13 +51,15 @@ def run_job(job: ClipJob) -> int:
 
     find_writer(job.output)
     check_target(job.output, overwrite=job.force)
-    document = run_cancellable(lambda token: _draw(job, token), timeout=job.timeout)
+    with native_output_on_stderr():
+        document = run_cancellable(lambda token: _draw(job, token), timeout=job.timeout)
     print(json.dumps(document, ensure_ascii=False) if job.as_json else job.output)
     return 0
 
 
 def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
     from hummingbird_runtime.pipeline import TextToVideoPipeline
+    from hummingbird_runtime.placement import nodes
 
     progress = Progress(quiet=job.quiet)
     style, strength = job.style or (None, 1.0)
@@ -129,10 +81,13 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
                 prompt = example_prompt(facts.vocabulary_examples, job.options.get("seed") or 0)
             options: Options = {**job.options, "cancel": token}
             stream = pipe.stream(prompt, **options)  # refuses a bad request before graphs open
+            if pipe.graphs.why:
+                progress.keep(f"providers: {pipe.graphs.why}")
             pipe.load()
             loaded = time.perf_counter()
             token.raise_if_cancelled()
             record = _follow(job, stream, facts.vocabulary_examples, progress)
+            graphs = pipe.graphs
         video, request = record.video, record.request
         if video is None or request is None:
             raise ExecutionError("internal.no_video", "the run ended without a video")
@@ -159,6 +114,8 @@ def _draw(job: ClipJob, token: CancelToken) -> dict[str, Any]:
         "truncated": record.truncated,
         "unknown_words": list(record.unknown),
         "warnings": record.warnings,
+        "providers": list(graphs.providers),
+        "nodes": {role: nodes(where) for role, where in graphs.placements.items()},
         "timings": {stage: round(seconds, 4) for stage, seconds in timings.items()},
     }
 

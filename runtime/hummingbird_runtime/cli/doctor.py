@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from hummingbird_runtime.cli.native_output import native_output_on_stderr
 from hummingbird_runtime.cli.parser import Parser
 from hummingbird_runtime.doctor import examine
 from hummingbird_runtime.errors import ResourceError
@@ -19,7 +20,8 @@ def main(arguments: list[str]) -> int:
     parser = Parser(prog="hummingbird doctor", description="Check this machine, say what to fix.")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parsed = parser.parse(arguments)
-    findings = examine()
+    with native_output_on_stderr():
+        findings = examine()
     if parsed.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

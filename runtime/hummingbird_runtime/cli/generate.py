@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
+from hummingbird_runtime.cli.clip import run_job
+from hummingbird_runtime.cli.clip_job import ClipJob, add_run_options, shared_settings
 from hummingbird_runtime.cli.parser import Parser, frame_rate, number, whole_number
 
 if TYPE_CHECKING:

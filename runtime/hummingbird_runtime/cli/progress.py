@@ -29,9 +29,13 @@ class Progress:
 
     def warn(self, code: str, text: str) -> None:
         """Print one line that stays, on any kind of stderr."""
+        self.keep(f"warning[{code}]: {text}")
+
+    def keep(self, line: str) -> None:
+        """Print a line that stays."""
         self.close()
         if not self._quiet and self._stream is not None:
-            print(f"warning[{code}]: {text}", file=self._stream, flush=True)
+            print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Wipe the line."""

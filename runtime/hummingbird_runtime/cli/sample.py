@@ -7,7 +7,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from hummingbird_runtime.cli.clip import ClipJob, add_run_options, run_job, shared_settings
+from hummingbird_runtime.cli.clip import run_job
+from hummingbird_runtime.cli.clip_job import ClipJob, add_run_options, shared_settings
 from hummingbird_runtime.cli.parser import Parser, whole_number
 from hummingbird_runtime.cli.verbs import missing_extra
 

@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
     add("--deep", action="store_true", help="run every graph's probes, draw a tiny clip twice")
     add("--full", action="store_true", help="draw one clip of the default size: seconds, memory")
     add("--decoder", choices=("full", "tiny"), help="which decoder --full draws with")
-    add("--providers", type=names, metavar="A,B", help="ONNX Runtime execution providers, in order")
+    add("--providers", type=names, metavar="A,B",
+        help="ONNX Runtime execution providers, in order (default: the CPU)")  # fmt: skip
     add("--threads", type=number_in(1, 1024), metavar="N", help="threads of one graph run")
     add("--timeout", type=positive_number, metavar="S", help="give up after S seconds (exit 7)")
     parsed = parser.parse(arguments)
