@@ -91,7 +91,7 @@ def measure(
             begun = started if phase == "cold" else time.perf_counter()
             steps: list[float] = []
             peak = 0
-            for event in pipe.stream(prompt, seed=SEED, cancel=cancel):
+            for event in pipe.stream(prompt, seed=SEED, upscale=False, cancel=cancel):
                 if isinstance(event, Step):
                     steps.append(event.seconds)
                     latents = event.denoised.astype("<f4").tobytes()

@@ -245,7 +245,10 @@ def test_less_memory_gives_smaller_chunks_then_no_fit() -> None:
     with TextToVideoPipeline.from_pretrained(
         backend=FakeBackend(), preload=False, low_memory=True
     ) as pipe:
-        clip = {"num_frames": 104, "num_inference_steps": 1, "height": 128, "width": 128}
+        clip = {
+            "num_frames": 104, "num_inference_steps": 1, "height": 128, "width": 128,
+            "upscale": False,
+        }  # fmt: skip
         wide = pipe.plan(**clip, available=1 << 40)
         assert (wide.fits, wide.decode_chunk) == (True, 26)
         # a pipeline whose decoder is what counts: the rest is left out

@@ -87,6 +87,7 @@ def profiled_counts(work: Workload, folder: Path) -> dict[str, int]:
             width=facts.width.allowed[0],
             num_inference_steps=1,
             decoder="tiny" if work.decoder == "tiny" else "full",
+            upscale=False,
             output_type="np",
         )
     counts: Counter[str] = Counter()

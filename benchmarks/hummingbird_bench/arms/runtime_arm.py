@@ -81,6 +81,7 @@ def request_options(work: Workload) -> Options:
         "guidance_scale": work.guidance,
         "seed": work.seed,
         "decoder": "tiny" if work.decoder == "tiny" else "full",
+        "upscale": False,  # frames of the size that the workload says
     }
 
 

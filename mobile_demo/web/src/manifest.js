@@ -7,6 +7,7 @@ import { HummingbirdError, invalid } from "./errors.js";
 import { checkOperators } from "./operators.js";
 
 export const SCHEMA_VERSION = 1;
+export const UPSCALER = "upscaler";
 export const DECODERS = { full: "vae_decoder", tiny: "vae_decoder_tiny" };
 const ROLES = [
   "text_encoder", "unet", "vae_decoder", "vae_decoder_tiny", "vae_encoder", "upscaler",

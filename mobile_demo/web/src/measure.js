@@ -33,7 +33,7 @@ export async function measureDevice({ onClip = () => {}, signal, ...open } = {})
     for (let i = 0; i < total; i++) {
       onClip(i, total);
       const start = i === 0 ? begin : performance.now();
-      for await (const event of client.stream(prompt, { seed: SEED, signal })) {
+      for await (const event of client.stream(prompt, { seed: SEED, signal, upscale: false })) {
         if (event.type === "done") video = event.video;
       }
       const wall = (performance.now() - start) / 1000;

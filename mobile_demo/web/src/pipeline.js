@@ -8,9 +8,11 @@ import { decoderInput, latentPreview, toFrames } from "./decode.js";
 import { HummingbirdError } from "./errors.js";
 import { Graph } from "./graph.js";
 import { classifierFreeMix, guidanceEmbedding } from "./guidance.js";
+import { DECODERS, UPSCALER } from "./manifest.js";
 import { noise } from "./noise.js";
 import { checkRequest } from "./request.js";
 import { sample } from "./sampler.js";
+import { UPSCALE, upscale } from "./upscale.js";
 
 /** @typedef {import("./engine.js").Engine} Engine */
 /** @typedef {import("./request.js").Options} Options */
@@ -22,7 +24,7 @@ import { sample } from "./sampler.js";
  * @property {number} fps playback rate
  * @property {string} prompt @property {string} seed decimal digits @property {string} bundleId
  * @property {{name: string, index: number, start: number, seconds: number}[]} stages seconds; start
- *   counts from the beginning of the run
+ *   counts from the beginning of the run, index steps and chunks, of upscaling first frames
  *
  * @typedef {{type: "started", request: Request, bundleId: string}
  *   | {type: "warning", code: string, text: string}
@@ -58,8 +60,9 @@ export class Pipeline {
     const pipe = new Pipeline(engine, await Bundle.open(source, options));
     if (pipe.bundle.small) {
       const { graphs } = pipe.bundle.manifest;
-      const decoder = ["vae_decoder", "vae_decoder_tiny"].filter((role) => role in graphs);
-      for (const role of [...ALWAYS, ...(decoder.length === 1 ? decoder : [])]) {
+      const decoders = Object.values(DECODERS).filter((role) => role in graphs);
+      const frames = [...(decoders.length === 1 ? decoders : []), UPSCALER];
+      for (const role of [...ALWAYS, ...frames.filter((role) => role in graphs)]) {
         await pipe.#graph(role);
       }
     }
@@ -153,8 +156,10 @@ export class Pipeline {
 
     stage.restart();
     const decoder = await this.#graph(request.decoder);
-    const pixels = request.height * request.width;
-    const frames = new Uint8Array(request.numFrames * pixels * 3);
+    const larger = request.upscale ? await this.#graph(UPSCALER) : null;
+    const pixels = request.height * request.width, scale = larger ? UPSCALE : 1;
+    const shown = scale ** 2 * pixels; // pixels of a frame of the clip
+    const frames = new Uint8Array(request.numFrames * shown * 3);
     const chunk = facts.decode_chunk, fixed = decoder.fixedFirstSize("latent_sample") !== null;
     for (let start = 0, index = 0; start < request.numFrames; start += chunk, index++) {
       const count = Math.min(chunk, request.numFrames - start), fed = fixed ? chunk : count;
@@ -169,18 +174,24 @@ export class Pipeline {
           `decoded frames, got ${decoded.length} numbers, expected ${fed * 3 * pixels}`,
           "the bundle's decoder does not fit its vae_scale_factor; export it again");
       }
-      const part = toFrames(decoded, count, pixels);
-      frames.set(part, start * pixels * 3);
+      const whole = [{ start: 0, count, pixels: decoded }];
       stage.lap("decode", index);
-      yield { type: "frames", start, frames: part };
-      throwIfAborted(options.signal);
-      stage.restart();
+      for await (const piece of larger ? upscale(larger, decoded, count, request) : whole) {
+        const part = toFrames(piece.pixels, piece.count, shown);
+        frames.set(part, (start + piece.start) * shown * 3);
+        if (larger) stage.lap("upscale", start + piece.start);
+        yield { type: "frames", start: start + piece.start, frames: part };
+        throwIfAborted(options.signal);
+        stage.restart();
+      }
     }
     await this.#done(request.decoder, options.signal);
+    if (larger) await this.#done(UPSCALER, options.signal);
     yield {
       type: "done",
       video: {
-        frames, count: request.numFrames, height: request.height, width: request.width,
+        frames, count: request.numFrames,
+        height: scale * request.height, width: scale * request.width,
         fps: facts.playback_fps, prompt: request.prompt, seed: String(request.seed),
         bundleId: manifest.bundle_id, stages: stage.laps,
       },

@@ -4,7 +4,7 @@
  */
 
 import { HummingbirdError } from "./errors.js";
-import { DECODERS } from "./manifest.js";
+import { DECODERS, UPSCALER } from "./manifest.js";
 import { parseSeed } from "./noise.js";
 import { maxSteps, within } from "./schedule.js";
 
@@ -19,6 +19,7 @@ import { maxSteps, within } from "./schedule.js";
  * @property {bigint | number | string} [seed] 0..2^64-1; equal seeds, equal noise everywhere
  * @property {number} [fpsCondition]
  * @property {"full" | "tiny"} [decoder] full where the bundle has both
+ * @property {boolean} [upscale] frames four times larger; true where the bundle can
  * @property {"video" | "latent"} [outputType]
  * @property {AbortSignal} [signal] cancels between two runs of a graph
  *
@@ -26,7 +27,8 @@ import { maxSteps, within } from "./schedule.js";
  * @property {string} prompt @property {string} negativePrompt @property {number} numFrames
  * @property {number} height @property {number} width @property {number} numInferenceSteps
  * @property {number} guidanceScale @property {bigint} seed @property {number} fpsCondition
- * @property {string} decoder role of the graph @property {"video" | "latent"} outputType
+ * @property {string} decoder role of the graph @property {boolean} upscale
+ * @property {"video" | "latent"} outputType
  *
  * @typedef {{code: string, text: string}} Warning
  */
@@ -116,9 +118,24 @@ export function checkRequest(manifest, scheduler, prompt, options) {
     fpsCondition: listed("request.fps_condition", "fpsCondition", options.fpsCondition,
       facts.fps_condition, FPS_LIMIT),
     decoder: role,
+    upscale: upscaling(options, graphs),
     outputType: options.outputType ?? "video",
   };
   return { request, warnings };
+}
+
+/** Whether frames go through the upscaler. @param {Options} options
+ * @param {Record<string, unknown>} graphs */
+function upscaling({ upscale, outputType }, graphs) {
+  if (upscale && outputType === "latent") {
+    throw new HummingbirdError("request.upscale",
+      "upscale, got true with outputType 'latent', expected frames to upscale", "leave it out");
+  }
+  if (upscale && !(UPSCALER in graphs)) {
+    throw new HummingbirdError("bundle.no_such_graph",
+      "upscale, got true, expected false: this bundle has no upscaler", "leave it out");
+  }
+  return (upscale ?? UPSCALER in graphs) && outputType !== "latent";
 }
 
 /** @param {string} name @param {unknown} value @returns {string} */

@@ -10,6 +10,9 @@ import { Pipeline } from "../src/pipeline.js";
 const FOLDER = new URL("../../../runtime/hummingbird_runtime/_bundles/shapes-v1/", import.meta.url);
 const MANIFEST = JSON.parse(readFileSync(new URL("manifest.json", FOLDER)).toString());
 const ROLES = ["text_encoder", "unet", "vae_decoder"];
+/** @param {Uint8Array} model which graph the bytes are */
+const roleOf = (model) => Object.keys(MANIFEST.graphs).find(
+  (role) => MANIFEST.files[MANIFEST.graphs[role].path].bytes === model.byteLength);
 
 /** An engine whose graphs halve their input, and a log of what it did.
  * @param {{spoil?: (role: string, values: Float32Array) => void, rename?: string}} [options] */
@@ -21,12 +24,11 @@ function engine({ spoil = () => {}, rename } = {}) {
       Object.assign(this, { type, data, dims });
     }
   }
-  let next = 0;
   const metadata = (tensors) => tensors.map(({ name, dtype, dims }) => ({
     name: name === rename ? "other" : name, isTensor: true, type: dtype, shape: dims,
   }));
-  const create = async () => {
-    const role = ROLES[next++ % ROLES.length], { inputs, outputs } = MANIFEST.graphs[role];
+  const create = async (model) => {
+    const role = roleOf(model), { inputs, outputs } = MANIFEST.graphs[role];
     return {
       inputMetadata: metadata(inputs), outputMetadata: metadata(outputs),
       release: async () => log.push(`close ${role}`),
@@ -35,6 +37,10 @@ function engine({ spoil = () => {}, rename } = {}) {
         let values;
         if (role === "text_encoder") values = new Float32Array(24 * 96).fill(0.1);
         else if (role === "unet") values = feeds.sample.data.map((x) => x / 2);
+        else if (role === "upscaler") {
+          assert.ok(feeds.sample.data.every((x) => Math.abs(x) <= 1));
+          values = new Float32Array(16 * feeds.sample.data.length).fill(feeds.sample.data[0]);
+        }
         else values = new Float32Array(feeds.latent_sample.dims[0] * 3 * 64 * 64).fill(0.5);
         spoil(role, values);
         return { [name]: { getData: async () => values } };
@@ -49,6 +55,8 @@ function engine({ spoil = () => {}, rename } = {}) {
 
 const open = (fake) => Pipeline.fromPretrained(
   fake, async (path) => new Response(readFileSync(new URL(path, FOLDER))));
+const small = { upscale: false };
+const upscales = "upscaler" in MANIFEST.graphs;
 
 async function collect(stream) {
   const events = [];
@@ -59,7 +67,7 @@ async function collect(stream) {
 test("a run goes through its stages in order", async () => {
   const fake = engine();
   const pipe = await open(fake);
-  const events = await collect(pipe.stream("a red cat", { seed: 1 }));
+  const events = await collect(pipe.stream("a red cat", { ...small, seed: 1 }));
   assert.deepEqual(fake.log, ["text_encoder", "unet", "unet", "unet", "unet", "vae_decoder"]);
   assert.deepEqual(events.map(({ type }) => type), [
     "started", "tokens", "warning", "step", "step", "step", "step", "frames", "done"]);
@@ -69,6 +77,30 @@ test("a run goes through its stages in order", async () => {
   assert.ok(video.frames.every((byte) => byte === 191)); // floor(0.75 * 255 + 0.5)
   assert.deepEqual(video.stages.map(({ name }) => name),
     ["text", "step", "step", "step", "step", "decode"]);
+});
+
+test("frames come four times larger where the bundle has an upscaler", { skip: !upscales }, async () => {
+  const fake = engine({ spoil: (role, values) => { if (role === "vae_decoder") values.fill(3); } });
+  const pipe = await open(fake);
+  const events = await collect(pipe.stream("a red ball"));
+  const { video } = events.at(-1);
+  assert.deepEqual([video.count, video.height, video.width], [26, 256, 256]);
+  assert.ok(video.frames.every((byte) => byte === 255)); // 3 is clipped to 1 before it is enlarged
+  const pieces = events.filter(({ type }) => type === "frames");
+  assert.deepEqual(pieces.map(({ start }) => start), [0, 4, 8, 12, 16, 20, 24]);
+  assert.equal(pieces.at(-1).frames.length, 2 * 256 * 256 * 3);
+  assert.deepEqual(video.stages.map(({ name }) => name).slice(5),
+    ["decode", ...Array(7).fill("upscale")]);
+});
+
+test("a wish for larger frames that cannot be met is refused", async () => {
+  const pipe = await open(engine());
+  await assert.rejects(pipe.stream("a ball", { upscale: true, outputType: "latent" }).next(),
+    { code: "request.upscale" });
+  if (!upscales) {
+    await assert.rejects(pipe.stream("a ball", { upscale: true }).next(),
+      { code: "bundle.no_such_graph" });
+  }
 });
 
 test("cancelling stops at the next step and the pipeline stays usable", async () => {
