@@ -13,7 +13,8 @@ from PIL import Image
 from hummingbird_runtime import TextToVideoPipeline
 
 OUT = Path(__file__).resolve().parent / "images"
-SCALE = 3
+HERO_SIDE, SHEET_SIDE = 192, 128
+"""Pixels of one clip in each."""
 HERO = (
     "a small red circle moving to the left on a black background",
     "a large blue ring on a grey background",
@@ -36,19 +37,19 @@ def main() -> None:
     """Write both pictures."""
     with TextToVideoPipeline.from_pretrained() as pipe:
         clips = [pipe(prompt, seed=7).frames for prompt in SHEET]
-    side_by_side = np.concatenate(clips[: len(HERO)], axis=2)  # (F, H, 4 W, 3)
-    frames = [_enlarge(frame) for frame in side_by_side]
+    frames = [_row(list(frame), HERO_SIDE) for frame in zip(*clips[: len(HERO)], strict=True)]
     frames[0].save(
         OUT / "hero.webp", save_all=True, append_images=frames[1:], duration=125, loop=0, quality=85
     )
     columns = np.linspace(0, len(clips[0]) - 1, COLUMNS).round().astype(int)
-    rows = [np.concatenate(list(clip[columns]), axis=1) for clip in clips]
-    _enlarge(np.concatenate(rows), 2).save(OUT / "contact_sheet.png")
+    rows = [np.asarray(_row(list(clip[columns]), SHEET_SIDE)) for clip in clips]
+    Image.fromarray(np.concatenate(rows)).save(OUT / "contact_sheet.png", optimize=True)
 
 
-def _enlarge(frame: np.ndarray, scale: int = SCALE) -> Image.Image:
-    image = Image.fromarray(frame)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+def _row(frames: list[np.ndarray], side: int) -> Image.Image:
+    """Square frames side by side, each of ``side`` pixels."""
+    image = Image.fromarray(np.concatenate(frames, axis=1))
+    return image.resize((side * len(frames), side), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

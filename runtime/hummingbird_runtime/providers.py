@@ -60,6 +60,12 @@ def session_options_from(
             f"expected options of {', '.join(names)}",
             hint="key the options by the names of the providers",
         )
+    if options.get(CPU):
+        raise UsageError(
+            "provider.options",
+            f"provider_options, got {', '.join(options[CPU])} of {CPU}, expected none",
+            hint="the CPU takes threads, session_options and session_settings",
+        )
     if session_settings is not None and not isinstance(session_settings, SessionSettings):
         raise wrong_type("session_settings", session_settings, "SessionSettings")
     return SessionOptions(

@@ -39,6 +39,7 @@ def test_several_providers_keep_their_order() -> None:
         ({"providers": [1]}, "request.type"),
         ({"provider": 1}, "request.type"),
         ({"providers": ["A"], "provider_options": {"B": {}}}, "provider.options"),
+        ({"providers": [CPU], "provider_options": {CPU: {"arena": 1}}}, "provider.options"),
         ({"session_settings": {"memory_reuse": False}}, "request.type"),
         ({"threads": 0}, "session.threads"),
         ({"threads": 100_000}, "session.threads"),
