@@ -23,13 +23,7 @@ from hummingbird_runtime.errors import (
     UsageError,
 )
 from hummingbird_runtime.manifest import Tensor
-from hummingbird_runtime.session import (
-    CPU,
-    OnnxRuntimeBackend,
-    Session,
-    SessionOptions,
-    machine,
-)
+from hummingbird_runtime.session import CPU, OnnxRuntimeBackend, Session, SessionOptions
 from hummingbird_runtime.session_errors import load_error, plain_text, run_error
 from hummingbird_runtime.signature import check_signature
 
@@ -194,31 +188,6 @@ def test_a_provider_that_is_not_there_lists_those_that_are(tmp_path: Path) -> No
     assert "CPUExecutionProvider" in str(error)
     mixed = SessionOptions(providers=("CPUExecutionProvider", "NoSuchExecutionProvider"))
     assert refusal(tmp_path, relu(), mixed).code == "provider.unavailable"
-
-
-AZURE = "AzureExecutionProvider"  # in every onnxruntime package, takes no standard node
-
-
-def needs_azure() -> None:
-    if AZURE not in machine().listed:
-        pytest.skip("this build has no second provider")
-
-
-def test_no_node_falls_to_the_cpu_unless_it_was_asked_for(tmp_path: Path) -> None:
-    needs_azure()
-    error = refusal(tmp_path, slow_model(3), SessionOptions(providers=(AZURE,)))
-    assert (error.code, error.exit_code) == ("provider.unsupported_nodes", 5)
-    assert f"{AZURE} takes 0 of 3 nodes; left are 3 MatMul" in error.message
-    assert "CPUExecutionProvider" in error.hint
-
-
-def test_a_provider_with_nothing_to_do_is_an_error_even_with_the_cpu_beside_it(
-    tmp_path: Path,
-) -> None:
-    needs_azure()
-    error = refusal(tmp_path, slow_model(3), SessionOptions(providers=(AZURE, CPU)))
-    assert (error.code, error.exit_code) == ("provider.no_nodes", 5)
-    assert f"{AZURE} takes none of its 3 nodes" in error.message
 
 
 def test_a_provider_that_cannot_start_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fake_graphs import PROMPT, FakeBackend
 
 from hummingbird_runtime import TextToVideoPipeline
 from hummingbird_runtime.native_options import native_options
+from hummingbird_runtime.placement import RECORD
 from hummingbird_runtime.session import CPU, OnnxRuntimeBackend, SessionOptions
 from hummingbird_runtime.session_settings import OPTIMIZERS, SessionSettings
 
@@ -42,6 +43,9 @@ class Recorder:
     def add_session_config_entry(self, key: str, value: str) -> None:
         assert isinstance(value, str)
         self.seen[key] = value
+
+    def add_provider(self, name: str, options: dict[str, str]) -> None:
+        self.seen.setdefault("providers", []).append((name, options))
 
 
 LEVELS = SimpleNamespace(
@@ -93,9 +97,11 @@ def test_prepacking_is_a_configuration_entry_that_the_callers_own_overrides() ->
 def test_providers_threads_and_entries_are_kept() -> None:
     seen = recorded(SessionSettings(), providers=("X",), threads=3, config={"a": "b"})
     assert seen == {
-        "intra_op_num_threads": 3, "session.disable_cpu_ep_fallback": "1", "a": "b"
+        "intra_op_num_threads": 3, "session.disable_cpu_ep_fallback": "1", "a": "b",
+        RECORD: "1", "providers": [("X", {})],
     }  # fmt: skip
-    assert recorded(SessionSettings(), providers=("X", CPU)) == {}
+    beside = recorded(SessionSettings(), providers=("X", CPU))
+    assert beside == {RECORD: "1", "providers": [("X", {})]}
 
 
 def test_onnx_runtime_takes_all_of_them() -> None:

@@ -122,6 +122,8 @@ def publish_main(arguments: list[str]) -> int:
         help="new folder; its name becomes the model's")  # fmt: skip
     add("--stage", choices=("distill", "consistency", "feedback"),
         help="whose U-Net (default: the last that the run has)")  # fmt: skip
+    add("--sampler", choices=("ddim", "lcm"),
+        help="default: lcm after consistency and feedback, else ddim")  # fmt: skip
     add("--steps", type=number_in(1, 50), default=4, help="default inference steps (%(default)s)")
     add("--guidance-scale", type=positive_number, default=1.5, help="default scale (%(default)s)")
     add("--licence-file", type=Path, default=Path("LICENSE"), metavar="FILE")
@@ -137,6 +139,7 @@ def publish_main(arguments: list[str]) -> int:
         steps=parsed.steps,
         w=parsed.guidance_scale,
         stage=parsed.stage,
+        sampler=parsed.sampler,
         overwrite=parsed.force,
     )
     print(parsed.output)

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ def publish(
     steps: int,
     w: float,
     stage: str | None = None,
+    sampler: Literal["ddim", "lcm"] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the published checkpoint of a run.
@@ -65,6 +66,7 @@ def publish(
         steps: default number of inference steps.
         w: default guidance scale.
         stage: whose U-Net is published; None is the last of ``STUDENTS`` that the run has.
+        sampler: what it is drawn with; None is LCM for a network trained for few steps, else DDIM.
         overwrite: replace an existing folder.
 
     Raises:
@@ -77,7 +79,7 @@ def publish(
     unet = load_stage(run, stage, "unet.safetensors", VideoUNet)
     tables = load_recipe(recipe)
     schedule = world_schedule()
-    if stage in FEW_STEPS:
+    if sampler == "lcm" or (sampler is None and stage in FEW_STEPS):
         schedule = student_schedule(schedule, consistency_config(tables))
     cache = LatentCache(run / "latents")
     vae_config = dataclasses.replace(vae.config, scaling_factor=cache.scaling_factor)
