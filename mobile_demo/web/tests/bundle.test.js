@@ -47,7 +47,7 @@ test("the built-in bundle opens and reports its progress", async () => {
   const bundle = await Bundle.open(
     serve(), { onProgress: (done, total) => seen.push(done / total) });
   assert.equal(bundle.manifest.name, "shapes-v1");
-  assert.equal(bundle.scheduler.sampler, "ddim");
+  assert.equal(bundle.scheduler.sampler, "lcm");
   assert.equal(seen.at(-1), 1);
   assert.deepEqual(seen, [...seen].sort((a, b) => a - b));
 });
@@ -111,9 +111,13 @@ test("requests are held to what the bundle allows", async () => {
     "request.steps": [{ numInferenceSteps: 51 }],
     "request.guidance": [{ guidanceScale: 0.5 }, { guidanceScale: NaN }],
     "request.negative_prompt": [{ negativePrompt: "blur" }],
-    "bundle.no_such_graph": [{ decoder: "tiny" }],
+    "bundle.no_such_graph": [{ decoder: "huge" }],
+    "request.upscale": [{ upscale: true, outputType: "latent" }],
   })) {
     for (const option of options) assert.throws(() => check(option), { code }, code);
   }
+  assert.equal(check({ decoder: "tiny" }).request.decoder, "vae_decoder_tiny");
+  assert.deepEqual([check({}), check({ upscale: false }), check({ outputType: "latent" })]
+    .map((checked) => checked.request.upscale), [true, false, false]);
   assert.throws(() => check({}, "x".repeat(70_000)), { code: "prompt.too_long" });
 });
