@@ -51,8 +51,8 @@ class Device:
         return False
 
     def threads(self) -> int | None:
-        """Threads for one graph; None lets ONNX Runtime take every core."""
-        return None
+        """Threads for one graph: one core is left to the screen."""
+        return max(1, (os.cpu_count() or 2) - 1)
 
     def backend(self) -> SessionBackend | None:
         """What opens graphs; None is the onnxruntime package."""

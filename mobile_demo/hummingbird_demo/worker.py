@@ -7,7 +7,9 @@ waits for them. A pipeline stays open from clip to clip until another model or s
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,10 @@ from hummingbird_runtime.events import Done, Frames, Started, Step, Warning
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+NICENESS = 10
+"""Of the threads that compute; the screen's has 0."""
 
 
 @dataclass(frozen=True)
@@ -308,8 +314,21 @@ class Worker:
 
 
 def _serve(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    _give_way_to_the_screen()
     while (job := jobs.get()) is not None:
         job()
+
+
+def _give_way_to_the_screen() -> None:
+    """Lower the priority of this thread and of those that it starts, ONNX Runtime's among them.
+
+    Linux and Android have priorities of threads; elsewhere the system is left to decide.
+    """
+    if sys.platform in ("linux", "android"):
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            niceness = max(os.getpriority(os.PRIO_PROCESS, thread), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def _typed(error: Exception) -> HummingbirdError:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +228,18 @@ def test_an_order_that_goes_on_keeps_the_checkpoint(make, pipes, tmp_path):
     wait_for(worker, w.Drawn)
     assert worker.close()
     assert not (tmp_path / "run.npz").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_computing_gives_way_to_the_screen() -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def errand(news: object, token: object) -> None:
+        told.put(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    worker = w.Worker()
+    worker.do("look", errand)
+    assert told.get(timeout=10) == max(ours, w.NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == ours
+    worker.close()
