@@ -11,7 +11,7 @@ SOFTWARE_VULKAN := $(if $(wildcard $(CHROMIUM)/vk_swiftshader_icd.json),\
 	XDG_RUNTIME_DIR=$(CURDIR)/.venv-devices/run ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1)
 
 .PHONY: demo test check format test-slow test-interop test-devices test-ray test-web test-demo storm cov docs \
-	bundle ladder smoke wheel apk lock clean
+	bundle ladder smoke hour wheel apk lock clean
 
 demo: .venv/.demo  ## one clip from the built-in model
 	@mkdir -p out
@@ -60,12 +60,19 @@ bundle: .venv/.dev  ## rebuild the built-in bundle from train/checkpoints/
 ladder: .venv/.dev  ## judge real clips, the autoencoder and the built-in bundle
 	$(BIN)/hummingbird train ladder
 
+define TRAIN
+$(BIN)/hummingbird train all train/recipes/$@.toml --run runs/$@
+$(BIN)/hummingbird train publish train/recipes/$@.toml --run runs/$@ -o runs/$@-checkpoint --force
+$(BIN)/hummingbird export build runs/$@-checkpoint/build.json -o runs/$@-bundle --force
+@mkdir -p out
+$(BIN)/hummingbird sample --bundle runs/$@-bundle -o out/$@.png --force
+endef
+
 smoke: .venv/.dev  ## every training stage, export and a clip, in about three minutes
-	$(BIN)/hummingbird train all train/recipes/smoke.toml --run runs/smoke
-	$(BIN)/hummingbird train publish train/recipes/smoke.toml --run runs/smoke -o runs/smoke-checkpoint --force
-	$(BIN)/hummingbird export build runs/smoke-checkpoint/build.json -o runs/smoke-bundle --force
-	@mkdir -p out
-	$(BIN)/hummingbird sample --bundle runs/smoke-bundle -o out/smoke.png --force
+	$(TRAIN)
+
+hour: .venv/.dev  ## the built-in model's stages but feedback, from nothing, in about an hour
+	$(TRAIN)
 
 test-ray: .venv/.dev  ## curation on a local Ray; installs it
 	$(BIN)/python -m pip install --quiet --editable ".[ray]"

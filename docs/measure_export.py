@@ -48,6 +48,8 @@ save_model(Path(sys.argv[2], "unet.safetensors"), unet, unet.config)
 def row(name: str, folder: Path) -> None:
     """Export one U-Net from its weights."""
     start = time.perf_counter()
+    import numpy as np
+
     from hummingbird_export.compile import Job, compile_graph
     from hummingbird_export.facts import narrow
     from hummingbird_export.random_models import preset
@@ -55,7 +57,7 @@ def row(name: str, folder: Path) -> None:
     from hummingbird_export.targets import find_target
     from hummingbird_export.wrappers import unet_graph
     from hummingbird_runtime.manifest import Graph, ModelFacts
-    from hummingbird_runtime.probe_cases import probe_cases
+    from hummingbird_runtime.probe_cases import CONTEXT, probe_cases
     from hummingbird_runtime.strict_json import record
     from hummingbird_train.models.unet import VideoUNet
     from hummingbird_train.models.weights import load_model
@@ -84,7 +86,9 @@ def row(name: str, folder: Path) -> None:
     bundle = folder / "bundle"
     bundle.mkdir()
     job = Job(bundle, target, Simplifier(), "00000000-0000-4000-8000-000000000000", size)
-    compiled = compile_graph(job, unet, module, signature, "fp32", probes=probes)
+    embedding = np.random.default_rng(0).standard_normal((1, 77, 1024), np.float32)
+    arrays = {CONTEXT: embedding}
+    compiled = compile_graph(job, unet, module, signature, "fp32", probes=probes, arrays=arrays)
     seconds = time.perf_counter() - start
     own, child = (
         resource.getrusage(who).ru_maxrss * 1024 / 1e9

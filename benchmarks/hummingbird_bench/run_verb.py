@@ -31,7 +31,7 @@ from hummingbird_bench.interleave import (
     measure,
     require_steady,
 )
-from hummingbird_bench.report import Arm, Comparison, write_report
+from hummingbird_bench.report import Comparison, write_report
 from hummingbird_bench.statistics import StopRule
 from hummingbird_bench.verify_verb import render
 from hummingbird_bench.workload import Workload, find_workload, read_workloads
@@ -256,7 +256,12 @@ def publish(
         },
         "environment": read_environment(),
         "arms": [
-            dataclasses.asdict(Arm(work, measured.identities.get(work.name, {}), None))
+            {
+                "workload": work.published(),
+                "identity": measured.identities.get(work.name, {}),
+                "gate": None,
+                "invalid": "",
+            }
             for work in workloads
         ],
         "samples": [sample.to_json() for sample in measured.samples],

@@ -165,7 +165,7 @@ def scale(
         "points": [
             {
                 "axis": axis,
-                "workload": work.to_json(),
+                "workload": work.published(),
                 "samples": [sample.to_json() for sample in done[work]],
             }
             for axis, work in points

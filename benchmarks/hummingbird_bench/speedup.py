@@ -6,6 +6,7 @@ under which treatment, where the speed-up comes from, and what must be read with
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -23,8 +24,10 @@ from hummingbird_bench.speedup_plan import Plan, PlannedArm, Request, make_plan
 from hummingbird_bench.speedup_run import Outcome, build_bundle, run_plan, utc_now
 from hummingbird_bench.verify_verb import render
 from hummingbird_runtime import __version__
+from hummingbird_runtime.atomic import atomic_file
 from hummingbird_runtime.cli.parser import Parser, number_in, positive_number
-from hummingbird_runtime.errors import UsageError
+from hummingbird_runtime.errors import InputError, UsageError
+from hummingbird_runtime.strict_json import parse_json
 
 REFERENCE_SGEMM = 185.0
 """GFLOP/s of the machine that the plan's speeds were taken on."""
@@ -152,7 +155,7 @@ def raw_report(plan: Plan, outcome: Outcome, *, command: str) -> dict[str, Any]:
     measured = {sample.arm for sample in outcome.samples}
     arms = [
         {
-            "workload": arm.workload.to_json(),
+            "workload": arm.workload.published(),
             "identity": outcome.identities.get(name, {}),
             "gate": outcome.gates.get(name),
             "invalid": outcome.failures.get(name, wrong.get(name, "")),
@@ -220,6 +223,12 @@ def _notes(plan: Plan, outcome: Outcome, random: Sequence[str]) -> list[str]:
             "measured on a few frames, which are decoded one by one, and taken per frame."
         )
     for name, gate in outcome.gates.items():
+        quality = (gate or {}).get("quality") or {}
+        if quality:
+            notes.append(
+                f"{name}: final latents of whole clips {quality['snr_db_mean']:.1f} dB from float32"
+                f", {quality['snr_db_worst']:.1f} dB the worst, as measured at export."
+            )
         for role, decibels in ((gate or {}).get("graphs") or {}).items():
             if role.startswith("vae") and decibels < POOR_DB:
                 notes.append(
@@ -227,6 +236,27 @@ def _notes(plan: Plan, outcome: Outcome, random: Sequence[str]) -> list[str]:
                     + (", on random weights." if name in random else ".")
                 )
     return notes + list(plan.left_out)
+
+
+def machine_speed(folder: Path | None) -> float:
+    """This machine's speed over the plan's; kept in the run folder.
+
+    A budget's plan rests on it, and a run goes on only with the plan that it began with.
+    """
+    kept = folder / "speed.json" if folder else None
+    if kept and kept.exists():
+        value = parse_json(kept.read_bytes(), what=str(kept), limit=1 << 10)
+        if isinstance(value, float) and value > 0:
+            return value
+        raise InputError(
+            "bench.sample", f"{kept}: expected a positive number", hint="give another folder"
+        )
+    speed = sgemm_rate(5) / (REFERENCE_SGEMM * 1e9)
+    if kept and kept.parent.parent.is_dir():
+        kept.parent.mkdir(exist_ok=True)
+        with atomic_file(kept) as partial:
+            partial.write_text(json.dumps(speed), encoding="utf-8")
+    return speed
 
 
 def main(argv: list[str]) -> int:
@@ -277,7 +307,7 @@ def main(argv: list[str]) -> int:
         compile=parsed.compile,
         external=tuple(tuple(shlex.split(text)) for text in parsed.external or []),
         weights_seed=parsed.weights_seed,
-        speed=sgemm_rate(5) / (REFERENCE_SGEMM * 1e9),
+        speed=machine_speed(None if parsed.dry_run else parsed.output),
     )
     plan = make_plan(ask, [Source.read(p) for p in own], [Source.read(p) for p in opponents])
     if parsed.dry_run:

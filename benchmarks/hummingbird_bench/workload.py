@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -118,6 +118,10 @@ class Workload:
         """As JSON values: what a child process reads."""
         values = dataclasses.asdict(self)
         return {**values, "command": list(self.command)}
+
+    def published(self) -> dict[str, Any]:
+        """As reports tell it: of the bundle its folder's name, not where it lies."""
+        return {**self.to_json(), "bundle": self.bundle and PurePath(self.bundle).name}
 
     @classmethod
     def from_json(cls, value: object, where: str = "workload") -> Workload:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -50,7 +51,8 @@ from hummingbird_export.wrappers import Feeds, Signature, run_module
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.manifest import Graph, Precision, SessionSettings
 from hummingbird_runtime.manifest import Tensor as TensorSpec
-from hummingbird_runtime.probes import ProbeInput, probe_feeds, write_probe
+from hummingbird_runtime.probe_inputs import ProbeInput, probe_feeds
+from hummingbird_runtime.probes import write_probe
 from hummingbird_train.models.unet import VideoUNet
 
 Run = Callable[[Feeds], NDArray[np.float32]]
@@ -109,6 +111,7 @@ def compile_graph(
     precision: Precision,
     *,
     probes: Sequence[tuple[str, dict[str, ProbeInput]]] = (),
+    arrays: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     judge: Judge | None = None,
 ) -> CompiledGraph:
     """Write ``<role>/model.onnx`` of a bundle.
@@ -120,6 +123,7 @@ def compile_graph(
         signature: of the wrapper.
         precision: of the graph.
         probes: cases to check and to keep in the bundle, so that any machine can check again.
+        arrays: inputs of probes that are stored, by name.
         judge: calibrates and judges precisions below float32.
 
     Raises:
@@ -136,7 +140,7 @@ def compile_graph(
         exact = folder if precision in FLOATS else Path(work, "exact")
         exact.mkdir(exist_ok=True)
         job.note(f"{role}: torch reference")
-        cases = list(_cases(job, module, signature, probes))
+        cases = list(_cases(job, module, signature, probes, arrays))
         job.note(f"{role}: writing and verifying the float32 graph")
         model, note, parity = _write_exact(
             job, network, module, signature, precision, exact, Path(work), cases
@@ -172,7 +176,7 @@ def compile_graph(
     if job.fixed:
         fix_sizes(folder / "model.onnx", job.fixed)
     else:
-        _keep_probes(job, role, probes, cases, parity.relative_l2)
+        _keep_probes(job, role, probes, cases, parity.relative_l2, arrays)
     if role == "unet":
         write_initializer_map(folder / "model.onnx", **factors)
     graph = Graph(
@@ -242,10 +246,11 @@ def _cases(
     module: nn.Module,
     signature: Signature,
     probes: Sequence[tuple[str, dict[str, ProbeInput]]],
+    arrays: Mapping[str, NDArray[np.float32]],
 ) -> Iterator[Case]:
     """Probes first, then, for networks that are quick to run, odd sizes."""
     for name, inputs in probes:
-        feeds = probe_feeds(inputs, PROBE_SEED)
+        feeds = probe_feeds(inputs, PROBE_SEED, arrays)
         yield Case(name, feeds, run_module(module, feeds)[0])
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     if weights <= EXTERNAL_THRESHOLD or not probes:
@@ -262,6 +267,7 @@ def _keep_probes(
     probes: Sequence[tuple[str, dict[str, ProbeInput]]],
     cases: Sequence[Case],
     error: float,
+    arrays: Mapping[str, NDArray[np.float32]],
 ) -> None:
     """Write the probes with a gate that leaves another machine's arithmetic some room."""
     for (name, inputs), case in zip(probes, cases, strict=False):
@@ -273,6 +279,7 @@ def _keep_probes(
             inputs=inputs,
             seed=PROBE_SEED,
             relative_l2=max(TOLERANCE, 1.25 * error),
+            arrays=arrays,
         )
 
 

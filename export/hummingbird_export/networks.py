@@ -38,7 +38,7 @@ from hummingbird_export.wrappers import (
 from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.facts import ModelFacts
 from hummingbird_runtime.manifest import Graph, Precision
-from hummingbird_runtime.probe_cases import probe_cases
+from hummingbird_runtime.probe_cases import CONTEXT, probe_cases
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_runtime.tokenizer import Tokenizer
 from hummingbird_train.models.autoencoder import AutoencoderKL
@@ -172,8 +172,9 @@ def _compile(
     probes = probe_cases(role, draft, subject.facts, tokens=tokens, vocabulary=vocabulary)
     try:
         compiled = compile_graph(
-            job, exact, module, signature, precision, probes=probes, judge=judge
-        )
+            job, exact, module, signature, precision, probes=probes,
+            arrays={CONTEXT: subject.embed(subject.prompts()[0])}, judge=judge,
+        )  # fmt: skip
     except ExecutionError as error:
         if error.code != "export.quality" or role == "unet":
             raise

@@ -19,7 +19,7 @@ from hummingbird_runtime.errors import ExecutionError
 from hummingbird_runtime.facts import Side
 from hummingbird_runtime.open_graph import Graph
 from hummingbird_runtime.pipeline import TextToVideoPipeline
-from hummingbird_runtime.probes import Probe, probe_feeds, read_probes
+from hummingbird_runtime.probes import Probe, read_probes
 from hummingbird_runtime.session import OnnxRuntimeBackend, SessionOptions
 from hummingbird_runtime.signature import check_signature
 
@@ -41,10 +41,10 @@ def check_graphs(
         try:
             check_signature(session, entry, role)
             note(f"opened {role}")
-            for probe, reference in read_probes(bundle, role):
-                graph = Graph(role, session, cancel)
-                output = graph(f"probe {probe.case}", probe_feeds(probe.inputs, probe.seed))
-                error = relative_error(probe, reference, output)
+            for stored in read_probes(bundle, role):
+                probe, graph = stored.probe, Graph(role, session, cancel)
+                output = graph(f"probe {probe.case}", stored.feeds())
+                error = relative_error(probe, stored.reference, output)
                 shown = f"{role} {probe.case}: relative L2 error {_shown(error)}"
                 if not error <= probe.relative_l2:
                     raise ExecutionError(

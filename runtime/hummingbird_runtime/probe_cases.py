@@ -8,10 +8,13 @@ from hummingbird_runtime.facts import ModelFacts
 from hummingbird_runtime.fixed_sizes import fixed_axes
 from hummingbird_runtime.limits import nearest_side
 from hummingbird_runtime.manifest import DECODERS, UPSCALER, Graph, Tensor
-from hummingbird_runtime.probes import ProbeInput
+from hummingbird_runtime.probe_inputs import ProbeInput
 
 UNET_SIZES = ((4, 16, 16), (8, 24, 32))
 """Frames, rows and columns of latents."""
+CONTEXT = "encoder_hidden_states"
+"""Input of the U-Net that takes a prompt's embedding."""
+
 _TIMESTEPS = (519, 999)
 _DECODED = (1, 16, 16)
 _UPSCALED = (1, 4, 8)
@@ -21,6 +24,9 @@ def probe_cases(
     role: str, graph: Graph, facts: ModelFacts, *, tokens: int, vocabulary: int
 ) -> list[tuple[str, dict[str, ProbeInput]]]:
     """Name and inputs of every case of a graph: two for the U-Net where two sizes are allowed.
+
+    The U-Net's last case is the first pass of a clip: it takes a prompt's embedding, which is
+    stored. Precisions below float32 are calibrated on such, and lose more on noise in its place.
 
     Args:
         role: text_encoder, unet, a decoder or the upscaler; any other graph has no cases.
@@ -35,10 +41,13 @@ def probe_cases(
     if role == "unet":
         fixed = fixed_axes(graph, "sample", "_CFhw")
         sizes = dict.fromkeys(_legal(size, facts, fixed) for size in UNET_SIZES)
-        return [
+        cases = [
             ("x".join(map(str, size)), _unet_inputs(graph.inputs, size, t, facts, tokens))
             for size, t in zip(sizes, _TIMESTEPS, strict=False)
         ]
+        last = cases[-1][1]
+        last[CONTEXT] = ProbeInput(last[CONTEXT].shape, stored=True)
+        return cases
     if role in DECODERS.values():
         fixed = fixed_axes(graph, "latent_sample", "N_hw")
         _, h, w = _legal(_DECODED, facts, fixed)

@@ -11,10 +11,10 @@ from bench_sources import opponent, source
 
 from hummingbird_bench.report import write_report
 from hummingbird_bench.sample import Sample, StageTime
-from hummingbird_bench.speedup import main, raw_report
+from hummingbird_bench.speedup import machine_speed, main, raw_report
 from hummingbird_bench.speedup_plan import Plan, PlannedArm, Request, make_plan
 from hummingbird_bench.speedup_run import Outcome, build_bundle, measure_gate, run_plan
-from hummingbird_runtime.errors import ExecutionError, UsageError
+from hummingbird_runtime.errors import ExecutionError, InputError, UsageError
 
 
 def command_plan(*programs: str, rounds: int = 2) -> Plan:
@@ -39,6 +39,20 @@ def command_plan(*programs: str, rounds: int = 2) -> Plan:
         for i, text in enumerate(programs)
     ]
     return dataclasses.replace(base, arms=tuple(arms))
+
+
+def test_a_run_that_goes_on_plans_with_the_speed_of_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rates = iter([185e9, 74e9, 74e9])
+    monkeypatch.setattr("hummingbird_bench.speedup.sgemm_rate", lambda _: next(rates))
+    assert machine_speed(tmp_path / "run") == pytest.approx(1.0)
+    assert machine_speed(tmp_path / "run") == pytest.approx(1.0)
+    assert machine_speed(None) == pytest.approx(0.4)
+    (tmp_path / "run" / "speed.json").write_text("true")
+    with pytest.raises(InputError) as caught:
+        machine_speed(tmp_path / "run")
+    assert caught.value.code == "bench.sample"
 
 
 def test_a_killed_run_goes_on_and_keeps_what_it_has(tmp_path: Path):
@@ -123,6 +137,9 @@ def test_the_title_says_that_quality_is_not_shown_where_weights_are_random(tmp_p
     one = checks["hummingbird-int8-full-26"]
     assert one["predicted_s"] == pytest.approx(one["measured_s"], rel=0.01)
     assert all(not arm["invalid"] for arm in raw["arms"])
+    told = [arm["workload"]["bundle"] or "" for arm in raw["arms"]]
+    assert any(told)
+    assert not any("/" in folder for folder in told)
     trained = {name: {**i, "decoder_weights": "trained"} for name, i in ours.items()}
     raw = raw_report(plan, dataclasses.replace(outcome, identities=trained), command="x")
     assert "architecture only" not in raw["title"]

@@ -275,7 +275,7 @@ def resident() -> int:
 def cycles(stage: Stage) -> Scene:
     """Draw and cancel ``count`` times by touch; frame gaps, cancel answers, memory."""
     model, page = stage.model, stage.page
-    count, clips = int(stage.options["count"]), int(stage.options.get("clips", 3))
+    count, clips = int(stage.options["count"]), int(stage.options["clips"])
     yield lambda: model.drawing.state.model is not None
     model.drawing.set_prompt(model.drawing.state.model.choices.examples[0])
     yield 1.0

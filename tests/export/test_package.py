@@ -27,6 +27,7 @@ FILES = {
     "probes/text_encoder.0.npy",
     "probes/text_encoder.json",
     "probes/unet.0.npy",
+    "probes/unet.1.encoder_hidden_states.npy",
     "probes/unet.1.npy",
     "probes/unet.json",
     "probes/vae_decoder.0.npy",

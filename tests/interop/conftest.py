@@ -18,7 +18,12 @@ from hummingbird_runtime.integrity import file_entries, seal
 from hummingbird_runtime.schedule import SchedulerConfig
 from hummingbird_runtime.scheduler_config import DynamicRescale
 
-LCM = SchedulerConfig(prediction_type="v_prediction")
+DDIM = SchedulerConfig(
+    sampler="ddim",
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+)
 ANCESTRAL_DDIM = SchedulerConfig(
     sampler="ddim", timestep_spacing="leading+1", eta=1.0, dynamic_rescale=DynamicRescale()
 )
@@ -78,13 +83,13 @@ def bundles(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     """Bundle folders by name, made when they are asked for."""
-    made: dict[str, Path] = {"ddim, embedded": builtin_bundle()}
+    made: dict[str, Path] = {"lcm, embedded": builtin_bundle()}
 
     def by_name(name: str) -> Path:
         if name not in made:
             folder = tmp_path_factory.mktemp("bundle") / "bundle"
-            if name == "lcm, embedded":
-                made[name] = with_scheduler(builtin_bundle(), LCM, folder)
+            if name == "ddim, embedded":
+                made[name] = with_scheduler(builtin_bundle(), DDIM, folder)
             else:
                 two_pass = request.getfixturevalue("two_pass_bundle")
                 made["ddim, two passes"] = two_pass

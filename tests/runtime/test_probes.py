@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,11 +22,10 @@ from hummingbird_runtime.guidance import guidance_embedding
 from hummingbird_runtime.manifest import Frames, Manifest, Side
 from hummingbird_runtime.noise import noise
 from hummingbird_runtime.probe_cases import probe_cases
+from hummingbird_runtime.probe_inputs import ProbeInput, probe_feeds
 from hummingbird_runtime.probes import (
     SAMPLES,
     Probe,
-    ProbeInput,
-    probe_feeds,
     read_probes,
     write_probe,
 )
@@ -66,8 +66,14 @@ def probed(root: Path, gate: float = 1e-5, scale: float = 1.0) -> Path:
     tiny_bundle.write(root)
     for role, graph in tiny_bundle.graphs().items():
         for case, inputs in probe_cases(role, graph, tiny_bundle.facts(), **SIZES):
-            output = BY_HAND[role](probe_feeds(inputs, 7)) * np.float32(scale)
-            write_probe(root, role, case, output, inputs=inputs, seed=7, relative_l2=gate)
+            arrays = {
+                name: np.random.default_rng(3).normal(size=spec.shape).astype(np.float32)
+                for name, spec in inputs.items()
+                if spec.stored
+            }
+            output = BY_HAND[role](probe_feeds(inputs, 7, arrays)) * np.float32(scale)
+            options = {"inputs": inputs, "seed": 7, "relative_l2": gate, "arrays": arrays}
+            write_probe(root, role, case, output, **options)
     reseal(root)
     return root
 
@@ -113,6 +119,7 @@ def test_cases_are_small_sizes_that_the_bundle_allows() -> None:
     cases = dict(probe_cases("unet", graphs["unet"], wide, **SIZES))
     assert list(cases) == ["4x16x16", "8x24x32"]
     assert cases["8x24x32"]["sample"] == ProbeInput((1, 4, 8, 24, 32), normal=1.0)
+    assert cases["8x24x32"]["encoder_hidden_states"] == ProbeInput((1, 24, 8), stored=True)
     assert cases["4x16x16"]["timestep"] != cases["8x24x32"]["timestep"]
     assert cases["4x16x16"]["encoder_hidden_states"].shape == (1, 24, 8)
     # pixels end at 64: both wanted sizes come down to 8 x 8 cells
@@ -135,7 +142,8 @@ def test_a_bundle_that_computes_what_it_did_passes(bundle: Path) -> None:
 
 
 def test_large_outputs_are_stored_in_part(bundle: Path) -> None:
-    ((probe, stored),) = read_probes(Bundle.open(bundle), "vae_decoder")
+    (found,) = read_probes(Bundle.open(bundle), "vae_decoder")
+    probe, stored = found.probe, found.reference
     assert probe.shape == (1, 3, 64, 64)
     assert probe.stride == 1
     output = np.random.default_rng(0).normal(size=(5, 90, 90)).astype(np.float32)
@@ -204,6 +212,8 @@ PROBE = {
         {"inputs": {"x": {"shape": [0], "below": 3}}},
         {"inputs": {"x": {"shape": [1 << 30], "normal": 1.0}}},
         {"inputs": {"x": {"shape": [2, 4], "guidance": 1.0}}},
+        {"inputs": {"x": {"shape": [1], "stored": False}}},
+        {"inputs": {"../x": {"shape": [1], "stored": True}}},
         {"inputs": {"x": {"shape": [1, 5], "guidance": 1.0}}},
         {"url": "x"},
     ],
@@ -231,11 +241,14 @@ def test_records_that_make_no_sense_are_refused(tmp_path: Path, change: dict) ->
     ],
     ids=range(7),
 )
-def test_arrays_of_another_form_are_never_unpickled_or_read(tmp_path: Path, damage) -> None:
+@pytest.mark.parametrize("name", ["text_encoder.0.npy", "unet.1.encoder_hidden_states.npy"])
+def test_arrays_of_another_form_are_never_unpickled_or_read(
+    tmp_path: Path, damage, name: str
+) -> None:
     root = probed(tmp_path / "x")
-    damage(root / "probes" / "text_encoder.0.npy")
+    damage(root / "probes" / name)
     reseal(root)
-    with pytest.raises(InputError, match=r"text_encoder\.0\.npy") as caught:
+    with pytest.raises(InputError, match=re.escape(name)) as caught:
         checked(root)
     assert caught.value.code == "bundle.manifest_invalid"
 

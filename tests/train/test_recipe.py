@@ -13,7 +13,8 @@ from hummingbird_train.models.unet import UNetConfig
 from hummingbird_train.recipe import Phase, load_recipe, phases, section
 from hummingbird_train.run_config import RunConfig
 
-SHIPPED = Path(__file__).parents[2] / "train" / "recipes" / "shapes.toml"
+RECIPES = Path(__file__).parents[2] / "train" / "recipes"
+SHIPPED = RECIPES / "shapes.toml"
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
@@ -63,3 +64,15 @@ def test_the_shipped_recipe_trains_the_tiny_presets() -> None:
     assert section(UNetConfig, recipe["base"]["unet"], "base.unet") == UNetConfig.tiny()
     assert section(AutoencoderConfig, recipe["vae"]["model"], "m") == AutoencoderConfig.tiny()
     assert TextConfig(**recipe["base"]["text"], vocab_size=75) == TextConfig.tiny(75)
+
+
+@pytest.mark.parametrize("name", ["smoke", "hour"])
+def test_the_recipes_of_small_budgets_go_from_nothing_to_a_few_steps(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    trained = {
+        stage for stage, table in recipe.items() if isinstance(table, dict) and phases(table, stage)
+    }
+    assert {"vae", "base", "teacher", "distill", "consistency", "decoder"} <= trained
+    assert {"tiny-decoder", "upscaler"} <= trained
+    for stage in trained:
+        RunConfig.from_recipe(recipe, stage)
