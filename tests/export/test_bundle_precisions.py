@@ -40,7 +40,7 @@ NEEDED = {
 BYTES = {"int8": 1.15, "int8-dynamic": 1.15, "w8": 1.15, "mixed": 1.0, "w4": 0.85}
 """Most bytes per weight of the small U-Net: scales and small layers that stay float32 included."""
 
-BITS = {"FLOAT": 32, "INT32": 32, "INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4}
+BITS = {"FLOAT": 32, "FLOAT16": 16, "INT32": 32, "INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4}
 
 
 def stored_bytes(path: Path) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hummingbird_runtime.cli import main
+from hummingbird_train.feedback.judge import Judge, JudgeConfig, save_judge
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +26,18 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def judges(tmp_path: Path) -> Path:
+    """Of random weights, where stage `feedback` looks for them."""
+    folder = tmp_path / "run" / "judges"
+    for name, build in (("a", "frames"), ("b", "volume")):
+        (folder / name).mkdir(parents=True)
+        save_judge(folder / name / "judge.safetensors", Judge(JudgeConfig(width=8, build=build)))
+    return folder
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("judges")
 def test_every_stage_trains_and_the_run_is_published(recipe: Path, tmp_path: Path) -> None:
     run = ["--run", str(tmp_path / "run"), "--processes", "1", "-q"]
     assert main(["train", "all", str(recipe), *run]) == 0
@@ -34,10 +47,11 @@ def test_every_stage_trains_and_the_run_is_published(recipe: Path, tmp_path: Pat
     files = {"unet.safetensors", "tiny_decoder.safetensors", "upscaler.safetensors", "build.json"}
     assert {p.name for p in out.iterdir()} >= files
     build = json.loads((out / "build.json").read_text("utf-8"))
-    assert build["scheduler"]["sampler"] == "ddim"
+    assert build["scheduler"]["sampler"] == "lcm"
     assert build["facts"]["guidance"]["trained"] == [1.0, 2.0]
 
 
+@pytest.mark.usefixtures("judges")
 def test_a_run_in_one_go_stops_where_its_minutes_end(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +59,19 @@ def test_a_run_in_one_go_stops_where_its_minutes_end(
     assert main(["train", "all", str(recipe), *run]) == 0
     assert capfd.readouterr().out.startswith("vae: paused; run again to go on")
     assert not (tmp_path / "run" / "decoder").exists()
+
+
+@pytest.mark.parametrize("missing", ["a", "b"])
+def test_a_missing_judge_is_told_before_the_first_stage(
+    recipe: Path, judges: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], missing: str
+) -> None:
+    shutil.rmtree(judges / missing)
+    run = ["--run", str(tmp_path / "run"), "--processes", "1", "-q"]
+    assert main(["train", "all", str(recipe), *run]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error[train.order]: ")
+    assert f"`hummingbird train judge {missing} --run {judges}`" in last
+    assert not (tmp_path / "run" / "vae").exists()
 
 
 def test_a_stage_out_of_order_is_refused_in_one_line(

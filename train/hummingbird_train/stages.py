@@ -39,7 +39,12 @@ from hummingbird_train.feedback.decode import FrameDecoder
 from hummingbird_train.feedback.guard import Guard, GuardConfig, GuardedSamples, Probe
 from hummingbird_train.feedback.judge import load_judge
 from hummingbird_train.feedback.objective import FeedbackConfig, FeedbackObjective
-from hummingbird_train.feedback.reward_table import feedback_objective, world_clips
+from hummingbird_train.feedback.reward_table import (
+    JUDGE_A,
+    JUDGE_B,
+    feedback_objective,
+    world_clips,
+)
 from hummingbird_train.feedback.rewards.judge_net import JudgeReward
 from hummingbird_train.feedback.student_clips import StudentClips
 from hummingbird_train.guided_teacher import TowerContexts
@@ -80,8 +85,11 @@ def run_stages(
     """Run stages in this rank, one after the other, until one is not finished in the budget.
 
     Raises:
+        UsageError: ``train.order`` when stage `feedback` is to come and its judges are missing.
         HummingbirdError: as ``run_stage``.
     """
+    if "feedback" in stages:
+        check_judges(load_recipe(recipe_path).get("feedback", {}), run / "judges")
     end = None if minutes is None else time.monotonic() + 60 * minutes
     for stage in stages:
         left = None if end is None else max(0.0, end - time.monotonic()) / 60
@@ -114,6 +122,30 @@ def run_stage(stage: str, recipe_path: Path, run: Path, minutes: float | None, q
     if parallel.rank() == 0:
         print(f"{stage}: {'finished' if finished else 'paused; run again to go on'}, {run / stage}")
     return finished
+
+
+def check_judges(table: Recipe, judges: Path) -> None:
+    """Say what stage `feedback` will miss, hours before it would.
+
+    Raises:
+        UsageError: ``train.order`` without the judge of a reward, or the held-out one of the guard.
+    """
+    rewards = table.get("rewards", ())
+    needed = []
+    if any(one.get("name") == "judge" and not one.get("weights") for one in rewards):
+        needed.append(JUDGE_A)
+    if table.get("run", {}).get("samples_every"):
+        needed.append(JUDGE_B)
+    missing = [path for path in needed if not (judges / path).is_file()]
+    if missing:
+        verbs = " and ".join(
+            f"`hummingbird train judge {path.parent} --run {judges}`" for path in missing
+        )
+        raise UsageError(
+            "train.order",
+            f"{judges / missing[0]} does not exist, expected the judge that stage feedback needs",
+            hint=f"run {verbs} first",
+        )
 
 
 def _folder(path: Path) -> Path:
@@ -336,7 +368,7 @@ def _guard(
         frames=FRAMES,
         size=(SIZE // 8, SIZE // 8),
     )
-    judge = JudgeReward(load_judge(judges / "b" / "judge.safetensors"), "held-out")
+    judge = JudgeReward(load_judge(judges / JUDGE_B), "held-out")
     probe = Probe(clips, [prompt for prompt, _ in asked], (0, 1), judge)
     config = section(GuardConfig, table.get("guard", {}), "feedback.guard")
 

@@ -44,7 +44,7 @@ PIXEL: dict[str, Callable[[], RewardModel]] = {
 }
 NAMES = (*PIXEL, "judge", *FAMILIES, "internvideo2")
 
-JUDGE_A = Path("a", "judge.safetensors")
+JUDGE_A, JUDGE_B = Path("a", "judge.safetensors"), Path("b", "judge.safetensors")
 
 RealClips = Callable[[int], tuple[Tensor, list[str]]]
 """n -> frames (n, f, 3, H, W) in [0, 1] of real clips and their captions."""
