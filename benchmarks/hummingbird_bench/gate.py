@@ -56,7 +56,8 @@ class Gate:
     graphs: Mapping[str, float] = field(default_factory=dict)
     """Signal to noise of the other networks, dB; shown, not gated."""
     quality: Mapping[str, float] = field(default_factory=dict)
-    """Of a quantized U-Net: what the exporter measured on final latents of whole clips."""
+    """Of quantized graphs: what the exporter measured on whole clips, the U-Net on final latents
+    (``snr_db_*``, ``cosine``), the decoder on frames (``psnr_db_*``, ``colour_shift``)."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -108,7 +109,7 @@ def probe_gate(bundle: Bundle, run: Run, *, decoder: str) -> Gate:
             hint="export the bundle again, this version of the exporter stores it",
         )
     snr_db, cosine, case = figures.pop("unet")
-    unet = bundle.graph("unet")
+    unet, drawn = bundle.graph("unet"), bundle.graph(DECODERS[decoder])
     return Gate(
         snr_db=snr_db,
         cosine=cosine,
@@ -116,7 +117,7 @@ def probe_gate(bundle: Bundle, run: Run, *, decoder: str) -> Gate:
         case=case,
         reference="torch fp32, stored in the bundle at export",
         graphs={role: db for role, (db, _, _) in figures.items()},
-        quality=unet.quality,
+        quality={**unet.quality, **drawn.quality},
     )
 
 

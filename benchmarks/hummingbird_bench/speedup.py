@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -224,18 +224,28 @@ def _notes(plan: Plan, outcome: Outcome, random: Sequence[str]) -> list[str]:
         )
     for name, gate in outcome.gates.items():
         quality = (gate or {}).get("quality") or {}
-        if quality:
+        if "snr_db_mean" in quality:
             notes.append(
                 f"{name}: final latents of whole clips {quality['snr_db_mean']:.1f} dB from float32"
                 f", {quality['snr_db_worst']:.1f} dB the worst, as measured at export."
             )
         for role, decibels in ((gate or {}).get("graphs") or {}).items():
             if role.startswith("vae") and decibels < POOR_DB:
-                notes.append(
-                    f"{name}: its decoder is {decibels:.1f} dB from the float32 one"
-                    + (", on random weights." if name in random else ".")
-                )
+                notes.append(_decoder_note(name, decibels, quality, name in random))
     return notes + list(plan.left_out)
+
+
+def _decoder_note(name: str, decibels: float, quality: Mapping[str, float], is_random: bool) -> str:
+    """What is to be known of a decoder that the gate found far from float32."""
+    text = f"{name}: its decoder is {decibels:.1f} dB from the float32 one on latents of noise"
+    if is_random:
+        text += ", with random weights"
+    if "psnr_db_mean" in quality:
+        text += (
+            f"; frames of whole clips {quality['psnr_db_mean']:.1f} dB PSNR, "
+            f"{quality['psnr_db_worst']:.1f} dB the worst, as measured at export"
+        )
+    return f"{text}."
 
 
 def machine_speed(folder: Path | None) -> float:

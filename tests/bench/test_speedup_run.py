@@ -121,6 +121,26 @@ def made_up(plan: Plan, pass_s: float = 1.0) -> list[Sample]:
     return found
 
 
+def test_what_quantization_leaves_of_whole_clips_stands_in_the_notes(tmp_path: Path):
+    plan = make_plan(Request("full", (26,), 1), [source()], [opponent()])
+    quality = {"snr_db_mean": 24.1, "snr_db_worst": 23.9, "psnr_db_mean": 36.0,
+               "psnr_db_worst": 35.5}  # fmt: skip
+    gates = {
+        "hummingbird-int8-full-26": {"graphs": {"vae_decoder": 4.0}, "quality": quality},
+        "vc2-torch-26": {"graphs": {}, "quality": {}},
+    }
+    outcome = Outcome("2026-11-23T00:00:00Z", tuple(made_up(plan)), {}, gates, {})
+    notes = raw_report(plan, outcome, command="hummingbird bench speedup")["notes"]
+    told = [note for note in notes if note.startswith("hummingbird-int8-full-26: ")]
+    assert told == [
+        "hummingbird-int8-full-26: final latents of whole clips 24.1 dB from float32, 23.9 dB the "
+        "worst, as measured at export.",
+        "hummingbird-int8-full-26: its decoder is 4.0 dB from the float32 one on latents of noise; "
+        "frames of whole clips 36.0 dB PSNR, 35.5 dB the worst, as measured at export.",
+    ]
+    assert not any(note.startswith("vc2-torch-26") for note in notes)
+
+
 def test_the_title_says_that_quality_is_not_shown_where_weights_are_random(tmp_path: Path):
     plan = make_plan(Request("full", (26,), 1), [source()], [opponent()])
     samples = tuple(made_up(plan))
