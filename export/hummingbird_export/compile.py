@@ -137,8 +137,10 @@ def compile_graph(
     quality: dict[str, float] = {}
     factors: dict[str, dict[str, NDArray[np.float32]]] = {}
     with tempfile.TemporaryDirectory(dir=job.bundle, prefix="work-") as work:
-        exact = folder if precision in FLOATS else Path(work, "exact")
-        exact.mkdir(exist_ok=True)
+        exact = folder
+        if precision not in FLOATS:
+            exact = Path(work, "exact")
+            exact.mkdir()
         job.note(f"{role}: torch reference")
         cases = list(_cases(job, module, signature, probes, arrays))
         job.note(f"{role}: writing and verifying the float32 graph")

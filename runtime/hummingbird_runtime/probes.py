@@ -105,7 +105,8 @@ def write_probe(
         arrays: inputs that are stored, by name.
     """
     path = folder / FOLDER / f"{role}.json"
-    path.parent.mkdir(exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir()
     known = _parse(path.read_bytes(), path.name) if path.exists() else ()
     flat = np.ascontiguousarray(output, np.float32).ravel()
     stride = _stride(flat.size, output.shape[-1])
