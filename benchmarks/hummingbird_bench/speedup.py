@@ -222,30 +222,34 @@ def _notes(plan: Plan, outcome: Outcome, random: Sequence[str]) -> list[str]:
             "the mean of the measured ones, which are spread over the schedule; decoding is "
             "measured on a few frames, which are decoded one by one, and taken per frame."
         )
+    alike: dict[str, list[str]] = {}
     for name, gate in outcome.gates.items():
-        quality = (gate or {}).get("quality") or {}
-        if "snr_db_mean" in quality:
-            notes.append(
-                f"{name}: final latents of whole clips {quality['snr_db_mean']:.1f} dB from float32"
-                f", {quality['snr_db_worst']:.1f} dB the worst, as measured at export."
-            )
-        for role, decibels in ((gate or {}).get("graphs") or {}).items():
-            if role.startswith("vae") and decibels < POOR_DB:
-                notes.append(_decoder_note(name, decibels, quality, name in random))
+        for text in _quality_notes(gate or {}, name in random):
+            alike.setdefault(text, []).append(name)
+    notes += [f"{', '.join(names)}: {text}" for text, names in alike.items()]
     return notes + list(plan.left_out)
 
 
-def _decoder_note(name: str, decibels: float, quality: Mapping[str, float], is_random: bool) -> str:
-    """What is to be known of a decoder that the gate found far from float32."""
-    text = f"{name}: its decoder is {decibels:.1f} dB from the float32 one on latents of noise"
-    if is_random:
-        text += ", with random weights"
-    if "psnr_db_mean" in quality:
-        text += (
-            f"; frames of whole clips {quality['psnr_db_mean']:.1f} dB PSNR, "
-            f"{quality['psnr_db_worst']:.1f} dB the worst, as measured at export"
+def _quality_notes(gate: Mapping[str, Any], is_random: bool) -> list[str]:
+    """What quantization left of an arm's clips, and what is to be known of its decoder."""
+    quality, notes = gate.get("quality") or {}, []
+    if "snr_db_mean" in quality:
+        notes.append(
+            f"final latents of whole clips {quality['snr_db_mean']:.1f} dB from float32, "
+            f"{quality['snr_db_worst']:.1f} dB the worst, as measured at export."
         )
-    return f"{text}."
+    for role, decibels in (gate.get("graphs") or {}).items():
+        if role.startswith("vae") and decibels < POOR_DB:
+            text = f"decoder {decibels:.1f} dB from the float32 one on latents of noise"
+            if is_random:
+                text += ", with random weights"
+            if "psnr_db_mean" in quality:
+                text += (
+                    f"; frames of whole clips {quality['psnr_db_mean']:.1f} dB PSNR, "
+                    f"{quality['psnr_db_worst']:.1f} dB the worst, as measured at export"
+                )
+            notes.append(f"{text}.")
+    return notes
 
 
 def machine_speed(folder: Path | None) -> float:
