@@ -24,7 +24,10 @@ _SOURCE = re.compile(
     r"(?:[\w:<>*&~ ]{0,200}::[\w~]+\((?:[^()]|\([^()]*\))*\)(?: const)? )?"
 )
 _LOAD = re.compile(r"^Load model from .*? failed:")
-_MEMORY = re.compile(r"bad_alloc|bfc_arena|[Ff]ailed to allocate memory|Out of memory")
+_MEMORY = re.compile(
+    r"bad_alloc|bfc_arena|[Ff]ailed to allocate memory|Out of memory|Cannot allocate memory"
+    r"|pthread_create failed"  # no room for a thread's stack
+)
 _IR_VERSION = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
 _OPSET = re.compile(r"Opset (\d+) is under development")
 _OPSET_LIMIT = re.compile(r"support for domain \S+ is till opset (\d+)")

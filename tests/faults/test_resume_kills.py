@@ -153,12 +153,14 @@ def test_20_kills_at_random_times_in_one_clip(tmp_path: Path) -> None:
     ]
     command = [sys.executable, "-m", "hummingbird_runtime", *words]
     file, out, whole = (tmp_path / name for name in ("run.npz", "out.npz", "whole.npz"))
+    begin = time.monotonic()
     assert subprocess.run([*command, "-o", str(whole)], check=False).returncode == 0
+    took = time.monotonic() - begin
     rng, kills, before = random.Random(1), 0, 0
     for _ in range(60):
         process = subprocess.Popen([*command, "-o", str(out), "--resume", str(file)])
         try:
-            process.wait(rng.uniform(1.0, 4.0) if kills < 20 else 300)
+            process.wait(took * rng.uniform(0.2, 0.55) if kills < 20 else 300)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -198,8 +198,20 @@ def test_a_provider_that_cannot_start_is_named(tmp_path: Path) -> None:
         "graph unet: WebGpuExecutionProvider cannot open it: Failed to get a WebGPU adapter"
     )
     assert load_error(start, "unet").code == "runtime.load_failed"
-    memory = RuntimeError("std::bad_alloc")
-    assert load_error(memory, "unet", ("WebGpuExecutionProvider",)).code == "resource.memory"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "std::bad_alloc",
+        "PosixThread(const ThreadOptions&) pthread_create failed, error code: 12 error msg: Cannot "
+        "allocate memory",
+    ],
+)
+def test_memory_that_runs_out_while_a_graph_is_opened_is_exit_5(text: str) -> None:
+    for providers in ((CPU,), ("WebGpuExecutionProvider",)):
+        error = load_error(RuntimeError(text), "unet", providers)
+        assert (error.code, error.exit_code) == ("resource.memory", 5)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -85,9 +87,16 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     Raises:
         ResourceError: an ``output.*`` code for what the system refuses.
     """
-    with atomic_file(path, overwrite=True) as temporary:
+    # The library writes beside what it is given, under a name of its own that a kill leaves behind:
+    # so it gets a folder.
+    with (
+        atomic_file(path, overwrite=True) as temporary,
+        TemporaryDirectory(prefix=temporary.name, dir=temporary.parent) as folder,
+    ):
+        written = Path(folder, "weights.safetensors")
         try:
-            save_file(tensors, str(temporary), metadata=metadata)
+            save_file(tensors, str(written), metadata=metadata)
+            os.replace(written, temporary)
         except SafetensorError as error:  # tells the system's error as text only
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else None, str(error)) from error
