@@ -60,6 +60,19 @@ def test_more_minutes_never_measure_less():
     assert all(less <= more for less, more in itertools.pairwise(found))
 
 
+def test_complete_clips_of_ours_come_before_a_further_opponent():
+    for minutes in range(40, 200, 5):
+        plan = make_plan(Request("full", (26,), 2, budget_minutes=minutes), OURS, OPPONENTS)
+        complete = [arm.workload.name for arm in plan.arms if arm.part == "complete"]
+        if "vc2-torch-as-published-26" in names(plan):
+            assert len(complete) == 2
+        assert all(
+            any(f"{arm.workload.name} more than once" in said for said in plan.left_out)
+            for arm in plan.arms
+            if arm.part == "whole"
+        )
+
+
 def test_a_slower_machine_takes_longer():
     fast, slow = (make_plan(Request("full", (26,), 2, speed=s), OURS, []) for s in (1.0, 0.5))
     assert slow.minutes > 1.5 * fast.minutes
