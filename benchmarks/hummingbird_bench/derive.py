@@ -71,7 +71,8 @@ def clip_stages(workload: Workload, sample: Sample) -> dict[str, float]:
     """Seconds of one clip by stage, ``unet`` for all passes and ``rest`` for what no stage covers.
 
     Where only some passes or frames were measured, the U-Net's seconds are scaled to all passes and
-    the decoder's to all frames, and nothing else is.
+    the decoder's to all frames, and nothing else is. The first frame takes longer, here as in a
+    complete clip: it counts once, the mean of the others for all others.
     """
     found: dict[str, float] = {}
     for stage in sample.stages:
@@ -81,9 +82,12 @@ def clip_stages(workload: Workload, sample: Sample) -> dict[str, float]:
     if workload.unet_passes is not None:
         passes = workload.steps * workload.passes_per_step
         found["unet"] = passes * pass_seconds(workload, sample)
-        found["decode"] = (
-            found.get("decode", 0.0) * workload.frames / (workload.decode_frames or workload.frames)
-        )
+        first, *others = [t.seconds for t in sample.stages if t.name == "decode"] or [0.0]
+        if others and workload.decode_frames == 1 + len(others):
+            found["decode"] = first + (workload.frames - 1) * statistics.fmean(others)
+        else:  # one frame, or no stage for each
+            measured = workload.decode_frames or workload.frames
+            found["decode"] = found.get("decode", 0.0) * workload.frames / measured
     return found
 
 

@@ -220,7 +220,8 @@ def _notes(plan: Plan, outcome: Outcome, random: Sequence[str]) -> list[str]:
         notes.append(
             f"Extrapolated: {', '.join(parts)}. Seconds of a clip are text + decoding + passes x "
             "the mean of the measured ones, which are spread over the schedule; decoding is "
-            "measured on a few frames, which are decoded one by one, and taken per frame."
+            "measured on a few frames, the first of which counts once and the mean of the others "
+            "for all others."
         )
     alike: dict[str, list[str]] = {}
     for name, gate in outcome.gates.items():

@@ -65,8 +65,9 @@ class PlannedArm:
     load_s: float
     """Until the arm is ready, predicted."""
     part: str
-    """``ours``, ``opponent``, ``again``: an A/A run, ``whole``: one complete clip that checks an
-    extrapolation, or ``complete``: complete clips in every round."""
+    """``ours``, ``opponent``, ``again``: an A/A run, ``complete``: complete clips of ours in every
+    round, ``check``: complete clips of an opponent in every round, which check its extrapolation,
+    ``whole``: one complete clip after the rounds, which checks one of ours."""
 
     def minutes(self, *, live: bool) -> float:
         """Of all rounds; a live arm is loaded once, and its first run is one more."""
@@ -223,7 +224,7 @@ def _row(
         whole = replace(torch.workload, name=f"{torch.workload.name}-whole", unet_passes=None,
                         decode_frames=None)  # fmt: skip
         seconds = _seconds(ask, whole, first.unet, first.text, first.decoder["full"])
-        wanted.append([PlannedArm(whole, 1, seconds, torch.load_s, "whole")])
+        wanted.append([PlannedArm(whole, ask.rounds, seconds, torch.load_s, "check")])
     else:
         for decoder in first.decoders[::-1]:
             one = _own(ask, frames, first, decoder, whole=True)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from bench_sources import source
 
+from hummingbird_bench.derive import clip_stages
 from hummingbird_bench.extrapolation import STRATA, stratified_steps, validate
 from hummingbird_bench.sample import Sample, StageTime
 from hummingbird_bench.speedup_plan import Request, make_plan
@@ -56,6 +57,31 @@ def test_an_extrapolation_is_text_and_decoding_and_every_pass():
     found = validate(part, whole, samples)
     assert found["predicted_s"] == pytest.approx(0.5 + 100 * 3.0 + 26 * 0.1)
     assert found["measured_s"] == pytest.approx(found["predicted_s"])
+
+
+@pytest.mark.parametrize(
+    ("decoded", "seconds"),
+    [
+        ([3.0, 2.0], 3.0 + 25 * 2.0),
+        ([3.0, 1.0, 2.0], 3.0 + 25 * 1.5),
+        ([2.0], 26 * 2.0),
+    ],
+)
+def test_the_first_decoded_frame_counts_once(decoded: list[float], seconds: float):
+    plan = make_plan(Request("full", (26,), 1), [source()], [])
+    part = next(a.workload for a in plan.arms if a.workload.name == "hummingbird-int8-full-26")
+    part = dataclasses.replace(part, decode_frames=len(decoded))
+    stages = [("text", 0.5), ("pass", 2.0), *(("decode", one) for one in decoded)]
+    found = clip_stages(part, sample(part.name, 0, stages))
+    assert found["decode"] == pytest.approx(seconds)
+
+
+def test_frames_decoded_together_are_scaled():
+    plan = make_plan(Request("full", (26,), 1), [source()], [])
+    part = next(a.workload for a in plan.arms if a.workload.name == "hummingbird-int8-full-26")
+    part = dataclasses.replace(part, decode_frames=13)
+    found = clip_stages(part, sample(part.name, 0, [("pass", 2.0), ("decode", 5.0)]))
+    assert found["decode"] == pytest.approx(10.0)
 
 
 def test_an_arm_without_samples_cannot_be_validated():

@@ -151,8 +151,9 @@ def test_without_float32_arms_their_factors_are_told_together():
     assert [s.name for s in full.steps] == ["start", "passes", "engine and pruning and precision"]
 
 
-def test_at_tiny_scale_all_hundred_passes_run_once():
+def test_at_tiny_scale_all_hundred_passes_run_in_every_round():
     plan = make_plan(Request("tiny", (26,), 2), [source(precision="fp32")], [])
     whole = next(a for a in plan.arms if a.workload.name == "vc2-torch-26-whole")
-    assert (whole.workload.unet_passes, whole.rounds) == (None, 1)
+    assert (whole.workload.unet_passes, whole.rounds, whole.part) == (None, PAIRS, "check")
+    assert all(whole.workload.name not in (c.a, c.b) for c in comparisons(plan))
     assert plan.live
