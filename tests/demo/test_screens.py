@@ -28,7 +28,7 @@ def test_touches_choose_draw_cancel_and_save(tmp_path):
     assert seen["saved"][0].startswith("a-zebra-")
     _, _, width, height = seen["picture"]
     assert width == height == 312  # what the picture's place leaves in a window of 360 x 800
-    assert seen["shown"] == [320, 320]  # every pixel of 64 repeated five times, then fitted
+    assert seen["shown"] == [512, 512]  # every pixel of the enlarged 256 twice, then fitted
 
 
 def test_the_layout_turns_with_the_window_and_the_back_key_leads_out(tmp_path, tiny_bundle_path):
