@@ -235,13 +235,13 @@ class Tab:
         return path
 
     def accessible_names(self) -> dict[str, list[str]]:
-        """Names by role, of everything that the accessibility tree shows."""
+        """Names by role, without spaces at their ends, of all that the accessibility tree shows."""
         nodes = self.send("Accessibility.getFullAXTree")["nodes"]
         names: dict[str, list[str]] = {}
         for node in nodes:
             if not node.get("ignored"):
                 role = node.get("role", {}).get("value", "")
-                names.setdefault(role, []).append(node.get("name", {}).get("value", ""))
+                names.setdefault(role, []).append(node.get("name", {}).get("value", "").strip())
         return names
 
     def close(self) -> None:
