@@ -55,7 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     def check(identities: Mapping[str, Mapping[str, Any]]) -> None:
         certificate_of(identities, a, b, parsed.treatment)
 
-    with run_folder(parsed) as folder, progress_line(quiet=parsed.quiet) as tell:
+    with (
+        run_folder(parsed.folder, parsed.output) as folder,
+        progress_line(quiet=parsed.quiet) as tell,
+    ):
         measured = measure(asked, folder, on_progress=tell, check=check)
         certificate = certificate_of(measured.identities, a, b, parsed.treatment)
         ratios = {one.name: ratio_of(measured, a.name, one.name) for one in (b, again)}
@@ -210,7 +213,7 @@ def _same(parsed: argparse.Namespace, workloads: Sequence[Workload], rule: StopR
     work = workloads[0]
     again = dataclasses.replace(work, name=work.name + AGAIN)
     found: list[Ratio] = []
-    with run_folder(parsed) as folder:
+    with run_folder(parsed.folder, parsed.output) as folder:
         folder.mkdir(exist_ok=True)
         for number in range(parsed.repeat):
             asked = _measurement(parsed, (work, again), ((work.name, again.name),), rule, number)

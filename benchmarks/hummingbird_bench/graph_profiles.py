@@ -94,6 +94,7 @@ def profile_clip(work: Workload, peaks: Peaks) -> tuple[GraphProfile, ...]:
                 backend=ProfilingBackend(folder / name),
                 session_settings=settings,
             ) as pipe:
+                precisions = {role: pipe.bundle.graph(role).precision for role in roles}
                 for _ in range(2):
                     pipe(
                         work.prompt,
@@ -105,9 +106,10 @@ def profile_clip(work: Workload, peaks: Peaks) -> tuple[GraphProfile, ...]:
                         decoder="tiny" if work.decoder == "tiny" else "full",
                         output_type="np",
                     )
-        what = f"{work.frames} frames of {work.height} × {work.width}, {work.precision}"
+        size = f"{work.frames} frames of {work.height} × {work.width}"
         found = []
         for role in roles:
+            what = f"{size}, {precisions[role]}"
             seconds, operators = read_profile(
                 folder / "timed" / f"{role}.json", folder / "unpacked" / f"{role}.json"
             )

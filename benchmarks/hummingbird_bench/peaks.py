@@ -1,4 +1,7 @@
-"""What this machine can do at most: float32 matrix products and copies, measured with NumPy.
+"""What this machine can do at most: matrix products and copies.
+
+Float32 products and copies are NumPy's, products of 8-bit integers ONNX Runtime's, whose kernels
+the graphs use.
 
 Run as a child (``python -m hummingbird_bench.peaks``), because a BLAS library takes its number of
 threads from the environment when it is loaded.
@@ -33,6 +36,8 @@ class Peaks:
     threads: int
     sgemm: float
     """float32 operations a second of a matrix product; a multiply-add is two"""
+    int8: float
+    """operations a second of a matrix product of uint8 and constant int8 matrices"""
     bandwidth: float
     """bytes a second that copying reads and writes together"""
     tries: int
@@ -53,7 +58,7 @@ def measure_peaks(threads: int, *, tries: int = 7) -> Peaks:
             "bench.peaks_failed",
             f"measuring the machine's peaks ended with {done.returncode}: "
             f"{done.stderr.strip()[-200:]}",
-            hint="NumPy must work, and some 200 MB be free",
+            hint="pip install 'hummingbird-edge[bench]'; some 200 MB must be free",
         )
     return Peaks(**json.loads(done.stdout))
 
@@ -64,6 +69,30 @@ def sgemm_rate(tries: int) -> float:
     a, b = (generator.standard_normal((SIDE, SIDE), np.float32) for _ in range(2))
     out = np.empty_like(a)
     return 2 * SIDE**3 / _best(lambda: np.matmul(a, b, out=out), tries)
+
+
+def int8_rate(threads: int, tries: int) -> float:
+    """Operations a second of the best of ``tries`` 8-bit products, one more being thrown away."""
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    a, b = (generator.integers(0, 100, (SIDE, SIDE)) for _ in range(2))
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
+        "product",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, (SIDE, SIDE))],
+        [helper.make_tensor_value_info("c", TensorProto.INT32, (SIDE, SIDE))],
+        [numpy_helper.from_array(b.astype(np.int8), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {"a": a.astype(np.uint8)}
+    return 2 * SIDE**3 / _best(lambda: session.run(None, feeds), tries)
 
 
 def copy_rate(threads: int, tries: int) -> float:
@@ -93,6 +122,7 @@ if __name__ == "__main__":
             {
                 "threads": _threads,
                 "sgemm": sgemm_rate(_tries),
+                "int8": int8_rate(_threads, _tries),
                 "bandwidth": copy_rate(_threads, _tries),
                 "tries": _tries,
             }

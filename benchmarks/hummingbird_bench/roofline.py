@@ -1,9 +1,10 @@
 """How near each group of operators comes to what the machine can do, from an ONNX Runtime profile.
 
-The roof of a group is the longer of its arithmetic at the measured sgemm rate and its bytes at the
-measured copy rate (Williams, Waterman, Patterson 2009). Counted are matrix products, convolutions
-(channels as their kernels fill them up) and attention, and every input and output once. Caches can
-make bytes cheaper than copies and 8-bit kernels can beat float32, so a share can exceed 100 %.
+The roof of a group is the longer of its arithmetic at the measured rates of matrix products, in
+float32 or 8-bit integers, and its bytes at the measured copy rate (Williams, Waterman, Patterson
+2009). Counted are matrix products, convolutions (channels as their kernels fill them up) and
+attention, and every input and output once, but not of mere views. Caches can make bytes cheaper
+than copies, so a share of the copy rate can exceed 100 %.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Operators by what they do; every other one is elementwise."""
 ELEMENTWISE = "elementwise"
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity")
+"""Operators that as a rule hand on the bytes they were given."""
+_BYTES = ("int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ class OperatorTime:
     flops: float
     """a multiplication and an addition being two; 0 where the operator is not counted"""
     bytes: float
-    """of inputs, weights and outputs, each once"""
+    """of inputs, weights and outputs, each once; 0 for views"""
+    flops_int8: float
+    """of the operations, those whose first input is 8-bit integers"""
     uncounted_s: float
     """of the seconds, those whose operations the profile does not tell"""
 
@@ -117,11 +123,14 @@ def sum_operators(nodes: Iterable[Mapping[str, Any]]) -> tuple[OperatorTime, ...
         moved = sum(
             float(arguments.get(key, 0))
             for key in ("activation_size", "parameter_size", "output_size")
+            if op not in VIEWS
         )
         seconds, flops = node["dur"] / 1e6, node_flops(op, *_shapes(arguments))
-        parts = (1, seconds, flops or 0.0, moved, seconds if flops is None else 0.0)
-        sums[op] = [a + b for a, b in zip(sums.get(op, [0.0] * 5), parts, strict=True)]
-    found = [OperatorTime(op, int(n), s, f, b, u) for op, (n, s, f, b, u) in sums.items()]
+        counted = flops or 0.0
+        eight_bit = counted if _first_type(arguments) in _BYTES else 0.0
+        parts = (1, seconds, counted, moved, eight_bit, seconds if flops is None else 0.0)
+        sums[op] = [a + b for a, b in zip(sums.get(op, [0.0] * 6), parts, strict=True)]
+    found = [OperatorTime(op, int(calls), *rest) for op, (calls, *rest) in sums.items()]
     return tuple(sorted(found, key=lambda one: (-one.seconds, one.op)))
 
 
@@ -164,15 +173,17 @@ def derive_roofline(profile: GraphProfile) -> dict[str, Any]:
         ``groups``, longest first: seconds, share of the run, rates, their shares of the peaks,
         ``roof_s`` (what the machine would need at least) and ``of_roof``; then the same in all.
     """
-    total = sum(one.seconds for one in profile.operators)
+    total, peaks = sum(one.seconds for one in profile.operators), profile.peaks
     names = sorted({group_of(one.op) for one in profile.operators})
     groups = []
     for name in names:
         members = [one for one in profile.operators if group_of(one.op) == name]
-        seconds, flops, moved = (
-            sum(getattr(one, field) for one in members) for field in ("seconds", "flops", "bytes")
+        seconds, flops, eight_bit, moved = (
+            sum(getattr(one, field) for one in members)
+            for field in ("seconds", "flops", "flops_int8", "bytes")
         )
-        by_arithmetic, by_bytes = flops / profile.peaks.sgemm, moved / profile.peaks.bandwidth
+        by_arithmetic = (flops - eight_bit) / peaks.sgemm + eight_bit / peaks.int8
+        by_bytes = moved / peaks.bandwidth
         groups.append(
             {
                 "group": name,
@@ -180,8 +191,10 @@ def derive_roofline(profile: GraphProfile) -> dict[str, Any]:
                 "seconds": seconds,
                 "share": seconds / total if total else 0.0,
                 "flops": flops,
+                "flops_int8": eight_bit,
                 "bytes": moved,
-                "of_sgemm": by_arithmetic / seconds if seconds else 0.0,
+                "of_sgemm": flops / peaks.sgemm / seconds if seconds else 0.0,
+                "of_arithmetic": by_arithmetic / seconds if seconds else 0.0,
                 "of_bandwidth": by_bytes / seconds if seconds else 0.0,
                 "roof_s": max(by_arithmetic, by_bytes),
                 "bound": "arithmetic" if by_arithmetic >= by_bytes else "memory",
@@ -196,7 +209,7 @@ def derive_roofline(profile: GraphProfile) -> dict[str, Any]:
         "flops": sum(one.flops for one in profile.operators),
         "roof_s": roof,
         "of_roof": roof / total if total else 0.0,
-        "of_sgemm": sum(one.flops for one in profile.operators) / profile.peaks.sgemm / total
+        "of_sgemm": sum(one.flops for one in profile.operators) / peaks.sgemm / total
         if total
         else 0.0,
         "covered": total / profile.wall_s if profile.wall_s else 0.0,
@@ -214,6 +227,7 @@ def roofline_figure(profile: GraphProfile, derived: Mapping[str, Any]) -> Figure
             amounts.seconds(group["seconds"]),
             amounts.percent(group["share"]),
             amounts.percent(group["of_sgemm"]) if group["flops"] else "–",
+            amounts.percent(group["of_arithmetic"]) if group["flops"] else "–",
             amounts.percent(group["of_bandwidth"]),
             group["bound"],
             amounts.seconds(group["roof_s"]),
@@ -227,16 +241,23 @@ def roofline_figure(profile: GraphProfile, derived: Mapping[str, Any]) -> Figure
         amounts.percent(derived["of_sgemm"]),
         "",
         "",
+        "",
         amounts.seconds(derived["roof_s"]),
     )
     said = (
         f"{profile.what}, {profile.peaks.threads} threads. This machine does "
-        f"{amounts.significant(profile.peaks.sgemm / 1e9)} GFLOP/s in float32 matrix products and "
-        f"copies {amounts.significant(profile.peaks.bandwidth / 1e9)} GB/s, read and written. "
-        f"{amounts.percent(derived['of_roof'])} of the time is what these two rates allow at "
-        "least; the rest is the most that better kernels could win without less arithmetic or "
-        "fewer bits."
+        f"{amounts.significant(profile.peaks.sgemm / 1e9)} GFLOP/s in float32 matrix products "
+        f"(sgemm) and {amounts.significant(profile.peaks.int8 / 1e9)} in those of 8-bit integers, "
+        f"and copies {amounts.significant(profile.peaks.bandwidth / 1e9)} GB/s, read and written. "
     )
+    if derived["of_roof"] < 1:
+        said += (
+            f"{amounts.percent(derived['of_roof'])} of the time is what these rates allow at "
+            "least; the rest is the most that better kernels could win without less arithmetic or "
+            "fewer bits."
+        )
+    else:
+        said += "By these rates it would take no less: better kernels have nothing to win."
     if derived["uncounted_s"]:
         share = amounts.percent(derived["uncounted_s"] / derived["seconds"])
         said += f" Operations of kernels with {share} of the time are not counted."
@@ -248,7 +269,7 @@ def roofline_figure(profile: GraphProfile, derived: Mapping[str, Any]) -> Figure
             [
                 ("time", amounts.seconds(derived["seconds"]),
                  [(colours[g["group"]], g["share"]) for g in groups]),
-                ("least time by the two rates", amounts.seconds(derived["roof_s"]),
+                ("least time by these rates", amounts.seconds(derived["roof_s"]),
                  [(colours[g["group"]], g["roof_s"] / max(derived["seconds"], derived["roof_s"]))
                   for g in groups]),
             ]
@@ -256,11 +277,17 @@ def roofline_figure(profile: GraphProfile, derived: Mapping[str, Any]) -> Figure
         table=Table(
             f"One run of {profile.role} by group of operators",
             (("group", ""), ("time", "n"), ("share", "n"), ("of sgemm peak", "n"),
-             ("of copy rate", "n"), ("bound by", ""), ("at least", "n")),
+             ("of its own peak", "n"), ("of copy rate", "n"), ("bound by", ""), ("at least", "n")),
             (*rows, whole),
         ),
         beside=False,
     )  # fmt: skip
+
+
+def _first_type(arguments: Mapping[str, Any]) -> str:
+    """Element type of a node's first input, empty where it has none."""
+    first: Mapping[str, Any] = next(iter(arguments.get("input_type_shape", [])), {})
+    return next(iter(first), "")
 
 
 def _shapes(arguments: Mapping[str, Any]) -> tuple[list[list[int]], list[list[int]]]:

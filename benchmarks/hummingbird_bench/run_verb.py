@@ -65,7 +65,10 @@ def main(arguments: Sequence[str]) -> int:
         fresh=not parsed.alive,
         limit_s=parsed.limit,
     )
-    with run_folder(parsed) as folder, progress_line(quiet=parsed.quiet) as tell:
+    with (
+        run_folder(parsed.folder, parsed.output) as folder,
+        progress_line(quiet=parsed.quiet) as tell,
+    ):
         measured = measure(asked, folder, on_progress=tell)
         rows = [arm_row(measured, work.name) for work in workloads]
     publish(parsed, arguments, workloads, measured, (), started)
@@ -124,15 +127,17 @@ def require_rounds(rounds: int) -> None:
 
 
 @contextlib.contextmanager
-def run_folder(parsed: argparse.Namespace) -> Iterator[Path]:
-    """The folder of ``--folder``, or one that is gone afterwards; refuses a bad output early.
+def run_folder(
+    asked: Path | None, output: Path | None, *, overwrite: bool = False
+) -> Iterator[Path]:
+    """The folder asked for, or one that is gone afterwards; refuses a bad output early.
 
     After a failure of an arm it stays: the error names the log in it.
     """
-    if parsed.output is not None:
-        check_target(parsed.output, overwrite=False)
-    if parsed.folder is not None:
-        yield parsed.folder
+    if output is not None:
+        check_target(output, overwrite=overwrite)
+    if asked is not None:
+        yield asked
         return
     folder = Path(tempfile.mkdtemp(prefix="hummingbird-bench-"))
     keep = False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hummingbird_bench import amounts
 from hummingbird_bench.charts import Series, curves, legend
@@ -25,6 +26,8 @@ from hummingbird_bench.sample import Sample
 from hummingbird_bench.sealed_document import Kind, Sealed
 from hummingbird_bench.workload import Workload
 from hummingbird_runtime.facts import MAX_FRAMES
+
+FloatArray = NDArray[np.float64]
 
 SCHEMA = "hummingbird-scaling/1"
 
@@ -39,11 +42,13 @@ class Law:
     """summands of the law without their factors"""
     words: str
     """the law as words, with {} for each factor"""
+    rising: bool = False
+    """whether a negative last factor would bend the law down: the term is then left out"""
 
 
 _ONE: Callable[[float], float] = lambda x: 1.0  # noqa: E731 - a table of terms reads better
 LINEAR = Law((_ONE, lambda x: x), "{} + {} x")
-SQUARE = Law((_ONE, lambda x: x, lambda x: x * x), "{} + {} x + {} x²")
+SQUARE = Law((_ONE, lambda x: x, lambda x: x * x), "{} + {} x + {} x²", rising=True)
 SHARED = Law((_ONE, lambda x: 1 / x), "{} + {} / x")
 FLAT = Law((_ONE,), "{}")
 
@@ -117,16 +122,24 @@ def fit(law: Law, xs: Sequence[float], ys: Sequence[float]) -> dict[str, Any] | 
 
     Returns:
         ``factors`` in the order of the law's terms, ``worst`` (the largest relative error at a
-        measured point, 0..) and ``points``.
+        measured point, 0..) and ``points``. A term that was left out has factor 0.
     """
     if len(set(xs)) <= len(law.terms):
         return None
     values = np.asarray(ys, np.float64)
     table = np.array([[term(x) for term in law.terms] for x in xs], np.float64)
-    scale = np.abs(table).max(axis=0)  # pixels squared beside 1 would lose digits
-    factors = np.linalg.lstsq(table / scale / values[:, None], np.ones(len(xs)))[0] / scale
+    factors = _least_squares(table, values)
+    if law.rising and factors[-1] < 0:
+        factors = np.append(_least_squares(table[:, :-1], values), 0.0)
     worst = float(np.abs(table @ factors / values - 1).max())
     return {"factors": factors.tolist(), "worst": worst, "points": len(xs)}
+
+
+def _least_squares(table: FloatArray, values: FloatArray) -> FloatArray:
+    """Factors of the columns of ``table`` (n, k) for ``values`` (n,), relative errors squared."""
+    scale = np.abs(table).max(axis=0)  # pixels squared beside 1 would lose digits
+    found = np.linalg.lstsq(table / scale / values[:, None], np.ones(len(values)))[0]
+    return np.asarray(found / scale, np.float64)
 
 
 def value_at(law: Law, factors: Sequence[float], x: float) -> float:
@@ -201,6 +214,13 @@ def scaling_page(sealed: Sealed[Scaling]) -> Page:
 def _memory_note(raw: Scaling, found: Mapping[str, Any]) -> str:
     fitted, limit = found["axes"]["frames"]["memory"], found["frames_that_fit"]
     whole = amounts.storage(raw.memory_bytes)
+    longest = found["axes"]["frames"]["points"][-1]
+    if longest["x"] == MAX_FRAMES:
+        return (
+            f"The longest clip that the runtime takes, {MAX_FRAMES} frames, took "
+            f"{amounts.storage(longest['peak_rss_bytes'])} of this machine's {whole}: memory is "
+            "not what limits it here."
+        )
     by_fit = f"By the fit of the peak (at most {amounts.percent(fitted['worst'])} off where it was"
     if limit >= MAX_FRAMES:
         needed = amounts.storage(value_at(LINEAR, fitted["factors"], MAX_FRAMES))
@@ -277,6 +297,8 @@ def _law_words(law: Law, fitted: Mapping[str, Any] | None, words: Callable[[floa
     if fitted is None:
         return "Too few points for a fit."
     said = law.words.format(*map(words, fitted["factors"])).replace("+ -", "- ")
+    if law.rising and fitted["factors"][-1] == 0:
+        said = said.rpartition(" + ")[0]
     good = "" if fitted["worst"] <= 0.1 else ": the law does not hold well"
     worst = amounts.percent(fitted["worst"])
     return f"The line is {said}, at most {worst} from a measured point{good}."

@@ -17,6 +17,8 @@ from hummingbird_bench.child import Child
 from hummingbird_bench.environment import read_environment
 from hummingbird_bench.graph_profiles import profile_clip
 from hummingbird_bench.peaks import measure_peaks
+from hummingbird_bench.run_folder import RunFolder, measurement_plan
+from hummingbird_bench.run_verb import run_folder
 from hummingbird_bench.sample import Sample
 from hummingbird_bench.scaling import SCALING, Axis
 from hummingbird_bench.sealed_document import write
@@ -27,7 +29,6 @@ from hummingbird_runtime.bundle import Bundle
 from hummingbird_runtime.cli.parser import Parser, names, number_in, whole_number
 from hummingbird_runtime.facts import ModelFacts, Side
 from hummingbird_runtime.limits import check_range, frame_count, nearest_side, side_length
-from hummingbird_runtime.output import check_target
 
 FRAMES = (8, 16, 26, 52, 104)
 STEPS = (1, 2, 4, 8)
@@ -128,10 +129,13 @@ def scale(
     clips: int,
     command: str,
     measure: Measure,
+    store: RunFolder,
     profiled: bool = True,
     watch: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, Any]:
     """Measure every point and give the raw part of a scaling document; equal workloads run once.
+
+    A point whose samples the folder already has is not measured again.
 
     Args:
         bundle: for the title.
@@ -140,6 +144,7 @@ def scale(
         clips: steady clips of a point.
         command: the command line, for the document.
         measure: runs one workload.
+        store: keeps the samples of finished points.
         profiled: whether to run the profiler and measure the machine's peaks.
         watch: called before each with (done, total, what).
     """
@@ -147,8 +152,14 @@ def scale(
     distinct = list(dict.fromkeys(work for _, work in points))
     for i, work in enumerate(distinct):
         size = f"{work.frames} × {work.height} × {work.width}"
-        watch(i, len(distinct), f"{size}, {work.steps} steps, {work.threads} threads")
-        done[work] = measure(work, clips)
+        place = f"{size}, {work.steps} steps, {work.threads} threads"
+        kept = [sample for sample in store.samples if sample.arm == place]
+        if len(kept) <= clips:  # a point that was cut between two samples is measured again
+            watch(i, len(distinct), place)
+            for sample in measure(work, clips):
+                store.append(dataclasses.replace(sample, arm=place))
+            kept = [sample for sample in store.samples if sample.arm == place]
+        done[work] = [dataclasses.replace(s, arm=work.name) for s in kept[-1 - clips :]]
     environment = read_environment()
     profiles = profile_clip(base, measure_peaks(base.threads)) if profiled else ()
     return {
@@ -187,23 +198,26 @@ def main(argv: Sequence[str]) -> int:
         steps=parsed.steps,
         threads=parsed.threads,
     )
-    check_target(parsed.output, overwrite=parsed.force)  # before minutes of work
 
     def watch(done: int, total: int, what: str) -> None:
         if not parsed.quiet:
             print(f"{done + 1}/{total}  {what}", file=sys.stderr, flush=True)
 
     command = shlex.join(["hummingbird", "bench", "scaling", *argv])
-    raw = scale(
-        bundle,
-        points,
-        base=base,
-        clips=parsed.clips,
-        command=command,
-        measure=measure,
-        profiled=parsed.profile,
-        watch=watch,
-    )
+    files = {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
+    asked = measurement_plan([work for _, work in points], {"clips": parsed.clips, "files": files})
+    with run_folder(parsed.folder, parsed.output, overwrite=parsed.force) as folder:
+        raw = scale(
+            bundle,
+            points,
+            base=base,
+            clips=parsed.clips,
+            command=command,
+            measure=measure,
+            store=RunFolder(folder, asked),
+            profiled=parsed.profile,
+            watch=watch,
+        )
     write(SCALING, raw, parsed.output, overwrite=parsed.force)
     print(parsed.output, *render(parsed.output), sep="\n")
     return 0
@@ -248,6 +262,8 @@ def _parser() -> Parser:
     add("--decoder", choices=("full", "tiny"), default="full", help="default %(default)s")
     add("--clips", type=number_in(1, 100), default=3, metavar="N",
         help="steady clips of each point (default %(default)s)")  # fmt: skip
+    add("--folder", type=Path, metavar="DIR",
+        help="keep samples here; the same command goes on after a kill")  # fmt: skip
     add("--no-profile", dest="profile", action="store_false", help="leave out the roofline")
     add("--force", action="store_true", help="replace an existing document")
     add("-q", "--quiet", action="store_true", help="no progress on stderr")

@@ -9,6 +9,7 @@ A recipe is a TOML file; paths in it are relative to it::
     text = "text.safetensors"
     tokenizer = "tokenizer"
     licence = {name = "Apache-2.0", file = "LICENSE"}
+    [precisions]   # of other graphs by role, as in vae_decoder = "int8-storage"; may be left out
     [scheduler]    # scheduler_config.json's fields
     [facts]        # the manifest's model facts; what the networks know may be left out
     [provenance]   # free
@@ -64,7 +65,9 @@ class BuildPlan:
     licence_file: Path | None = None
     name: str | None = None
     precision: str | None = None
-    """None is the target's own."""
+    """Of the U-Net; None is the target's own."""
+    precisions: Mapping[str, Any] = field(default_factory=dict)
+    """Of other graphs, by role; what is left out follows from the U-Net's."""
     target: str = "portable"
     tiny_decoder: Path | None = None
     """Safetensors file of a small decoder, exported beside the full one."""
@@ -86,7 +89,7 @@ def read_recipe(path: Path) -> BuildPlan:
     table = read_table(path)
     licence = table.pop("licence", {})
     known = {*PATHS, "name", "precision", "target"}
-    tables = {"scheduler", "facts", "provenance"}
+    tables = {"scheduler", "facts", "provenance", "precisions"}
     wrong = sorted(
         key
         for key, value in table.items()
@@ -183,6 +186,7 @@ def build(
         facts=complete_facts(table, unet=unet, vae=vae),
         target=plan.target,
         precision=None if plan.precision is None else check_precision(plan.precision),
+        other_precisions={r: check_precision(name) for r, name in plan.precisions.items()},
         sizes=sizes,
         tiny_decoder=tiny,
         upscaler=upscaler,
@@ -199,7 +203,7 @@ def build(
     )
 
 
-def check_precision(name: str) -> Precision:
+def check_precision(name: Any) -> Precision:
     """The name as a ``Precision``.
 
     Raises:

@@ -88,6 +88,7 @@ def build_main(arguments: list[str]) -> int:
         licence_file=parsed.licence_file,
         name=parsed.name,
         precision=parsed.precision,
+        precisions=None if parsed.precision is None else {},  # the recipe's fit the recipe's
         target=parsed.target,
         tiny_decoder=parsed.tiny_decoder,
         upscaler=parsed.upscaler,

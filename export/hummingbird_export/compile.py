@@ -26,8 +26,9 @@ from hummingbird_export.calibration_process import calibrate_apart
 from hummingbird_export.graph_process import GraphProcess
 from hummingbird_export.initializer_map import write_initializer_map
 from hummingbird_export.lowering.unet import lower_unet
-from hummingbird_export.passes.half_storage import store_weights_as_half
 from hummingbird_export.passes.split_linear import split_linear_layers
+from hummingbird_export.passes.weight_storage import store_weights_as_half, store_weights_as_int8
+from hummingbird_export.precision import FLOATS
 from hummingbird_export.quality import Judge
 from hummingbird_export.quantize import calibrate, quantize_graph
 from hummingbird_export.quantize.mixed import choose_mixed, estimate_sensitivity, to_json
@@ -57,8 +58,11 @@ from hummingbird_train.models.unet import VideoUNet
 
 Run = Callable[[Feeds], NDArray[np.float32]]
 
-FLOATS = ("fp32", "fp16-storage")
-"""Precisions whose graphs compute exactly what torch computes with the same weights."""
+STORES: Mapping[Precision, Callable[[ir.Model], int]] = {
+    "fp16-storage": store_weights_as_half,
+    "int8-storage": store_weights_as_int8,
+}
+"""What narrows the stored weights of a graph that computes in float32."""
 
 CALIBRATED = ("int8", "mixed")
 """Precisions that need the ranges of activations."""
@@ -118,7 +122,7 @@ def compile_graph(
 
     Args:
         job: bundle and target.
-        network: for ``fp16-storage`` its weights are rounded already.
+        network: its weights are rounded already to what the precision stores.
         module: its wrapper.
         signature: of the wrapper.
         precision: of the graph.
@@ -213,8 +217,8 @@ def _write_exact(
         try:
             check_signature(model, signature)
             check_allowed(model, role, job.target.operators)
-            if precision == "fp16-storage":
-                store_weights_as_half(model)
+            if precision in STORES:
+                STORES[precision](model)
             path = _save(model, job, role, folder)
             with opened(path, settings) as run:
                 return model, note or reason, compare_graph(run, cases, role)

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hummingbird_export.compile import FLOATS, CompiledGraph, Job, compile_graph
+from hummingbird_export.compile import CompiledGraph, Job, compile_graph
 from hummingbird_export.gates import CASES
-from hummingbird_export.precision import round_to_half, rounding_error
+from hummingbird_export.precision import FLOATS, STORED, rounding_error
 from hummingbird_export.quality import (
     DecoderJudge,
     Judge,
@@ -164,7 +164,7 @@ def _compile(
     subject: Subject,
     judge: Judge | None,
 ) -> tuple[CompiledGraph, Signature]:
-    exact = round_to_half(network) if precision == "fp16-storage" else network
+    exact = STORED[precision](network) if precision in STORED else network
     tokens = subject.text_encoder.config.max_length
     module, signature = _graph_of(role, exact, tokens)
     draft = Graph(f"{role}/model.onnx", 18, signature.inputs, signature.outputs, ())
@@ -181,7 +181,7 @@ def _compile(
         job.note(f"{error}; {role} stays in fp16-storage")
         shutil.rmtree(job.bundle / role)
         return _compile(job, role, network, "fp16-storage", subject, None)
-    if precision == "fp16-storage":
+    if precision in STORED:
         moved = rounding_error(network, exact)
         parity = {**compiled.graph.parity, "weights_relative_l2": moved}
         compiled = replace(compiled, graph=replace(compiled.graph, parity=parity))

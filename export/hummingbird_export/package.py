@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hummingbird_export.compile import Job, count_operators
@@ -71,6 +72,7 @@ def export_bundle(
     licence: WeightsLicence,
     target: str = "portable",
     precision: Precision | None = None,
+    other_precisions: Mapping[str, Precision] = MappingProxyType({}),
     sizes: FixedSizes | None = None,
     tiny_decoder: TinyDecoder | None = None,
     upscaler: Upscaler | None = None,
@@ -96,6 +98,8 @@ def export_bundle(
         target: name of the machine's kind, see ``targets.TARGETS``.
         precision: of the U-Net, with what fits it for the other graphs (``precision.PLANS``);
             None is the target's own.
+        other_precisions: of graphs besides the U-Net, by role, instead of what fits
+            (``precision.precision_plan``).
         sizes: fixes the clip size; None leaves it free, or at the facts' default where the target
             must have it fixed.
         tiny_decoder: a small decoder of the same latents, beside the full one.
@@ -115,11 +119,13 @@ def export_bundle(
             ``checkpoint.half_range``.
         ExecutionError: ``export.trace``, ``export.not_portable``, ``export.signature``,
             ``export.verify``, ``export.calibration``, ``export.quality``.
-        UsageError, ResourceError: ``output.*``, ``export.target``, ``export.target_precision``;
+        UsageError, ResourceError: ``output.*``, ``export.target``, ``export.target_precision``,
+            ``export.precision``;
             ``output.not_a_bundle`` when overwriting would delete something else.
     """
     chosen = find_target(target)
-    plan = precision_plan(chosen.check_precision(precision or chosen.default_precision))
+    unet_precision = chosen.check_precision(precision or chosen.default_precision)
+    plan = precision_plan(unet_precision, other_precisions)
     _check_replaceable(out, overwrite)
     check_facts(facts, unet=unet, vae=vae, text_encoder=text_encoder)
     if tiny_decoder is not None or upscaler is not None:

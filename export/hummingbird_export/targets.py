@@ -163,12 +163,13 @@ _CPU_RULES = (
 )
 
 # Without prepacking, weights stay in the mapped file, which the system can take back, and are
-# packed anew in every pass; without constant folding, float16 ones stay float16 until used.
+# packed anew in every pass; without constant folding, narrow ones stay narrow until used.
 _LOWMEM_RULES = (
     *_CPU_RULES,
     SettingsRule(SessionSettings(prepacking=False)),
     SettingsRule(
-        SessionSettings(disabled_optimizers=("ConstantFolding",)), precisions=("fp16-storage",)
+        SessionSettings(disabled_optimizers=("ConstantFolding",)),
+        precisions=("fp16-storage", "int8-storage"),
     ),
 )
 

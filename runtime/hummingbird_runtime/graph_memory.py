@@ -75,13 +75,14 @@ def weights(bundle: Bundle, role: str, settings: SessionSettings) -> tuple[int, 
     prepacked = settings.prepacking is not False
     if beside:
         copies = 1.17 if prepacked and entry.precision in ("int8", "int8-dynamic", "mixed") else 1.0
-        if entry.precision == "fp16-storage" and prepacked:
-            copies = 2.0  # read back to float32 by constant folding
+        if entry.precision.endswith("-storage") and prepacked:
+            # read back to float32 by constant folding
+            copies = 2.0 if entry.precision == "fp16-storage" else 4.0
         opened = copies * beside + NODES * graph
         return round(opened) + SESSION, round(opened) + SESSION
-    opening, opened = {"fp32": (2.0, 1.3), "fp16-storage": (4.0, 4.0)}.get(
-        entry.precision, (2.3, 1.5)
-    )
+    opening, opened = {
+        "fp32": (2.0, 1.3), "fp16-storage": (4.0, 4.0), "int8-storage": (7.0, 7.0)
+    }.get(entry.precision, (2.3, 1.5))  # fmt: skip
     return round(opening * graph) + SESSION, round(opened * graph) + SESSION
 
 

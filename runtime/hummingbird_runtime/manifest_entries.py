@@ -13,8 +13,10 @@ from hummingbird_runtime.errors import IntegrityError
 from hummingbird_runtime.session_settings import SessionSettings
 from hummingbird_runtime.strict_json import fail
 
-Precision = Literal["fp32", "fp16", "fp16-storage", "int8", "int8-dynamic", "w8", "w4", "mixed"]
-"""fp16-storage: weights stored as float16, arithmetic float32. int8: static, activations too;
+Precision = Literal[
+    "fp32", "fp16", "fp16-storage", "int8-storage", "int8", "int8-dynamic", "w8", "w4", "mixed"
+]
+"""NAME-storage: weights stored so, arithmetic float32. int8: static, activations too;
 int8-dynamic: activations scaled at run time; w8, w4: weights alone; mixed: chosen by layer."""
 
 _SAFE_PATH = re.compile(

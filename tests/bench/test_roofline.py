@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hummingbird_bench.peaks import Peaks, copy_rate, measure_peaks, sgemm_rate
+from hummingbird_bench.peaks import Peaks, copy_rate, int8_rate, measure_peaks, sgemm_rate
 from hummingbird_bench.roofline import (
     ELEMENTWISE,
     GraphProfile,
@@ -52,7 +52,9 @@ def test_operations_are_counted_as_on_paper(
     assert node_flops(op, inputs, outputs) == expected
 
 
-def node(name: str, op: str, at: int, us: int, inputs: Any, output: list[int]) -> dict[str, Any]:
+def node(
+    name: str, op: str, at: int, us: int, inputs: Any, output: list[int], kind: str = "float"
+) -> dict[str, Any]:
     return {
         "cat": "Node",
         "name": f"{name}_kernel_time",
@@ -63,7 +65,7 @@ def node(name: str, op: str, at: int, us: int, inputs: Any, output: list[int]) -
             "activation_size": "100",
             "parameter_size": "20",
             "output_size": "80",
-            "input_type_shape": [{"float": shape} for shape in inputs],
+            "input_type_shape": [{kind: shape} for shape in inputs],
             "output_type_shape": [{"float": output}],
             "provider": "CPUExecutionProvider",
         },
@@ -87,9 +89,22 @@ def test_only_the_last_run_counts_and_operators_are_summed(tmp_path: Path):
     wall, operators = read_profile(path)
     assert wall == pytest.approx(1e-3)
     assert operators == (
-        OperatorTime("MatMul", 2, pytest.approx(4e-4), 2 * 2 * 4 * 2 * 8, 400, 0.0),
-        OperatorTime("Add", 1, pytest.approx(5e-5), 0.0, 200, 0.0),
+        OperatorTime("MatMul", 2, pytest.approx(4e-4), 2 * 2 * 4 * 2 * 8, 400, 0.0, 0.0),
+        OperatorTime("Add", 1, pytest.approx(5e-5), 0.0, 200, 0.0, 0.0),
     )
+
+
+def test_views_move_nothing_and_products_of_bytes_are_told_apart(tmp_path: Path):
+    path = profile_file(
+        tmp_path / "p.json",
+        node("r", "Reshape", 5100, 30, [[4, 8], [2]], [8, 4]),
+        node("i", "MatMulIntegerToFloat", 5200, 20, [[4, 8], [8, 2]], [4, 2], "uint8"),
+        node("f", "MatMul", 5300, 10, [[4, 8], [8, 2]], [4, 2]),
+    )
+    view, integers, floats = read_profile(path)[1]
+    assert (view.op, view.bytes) == ("Reshape", 0.0)
+    assert integers.flops == integers.flops_int8 == floats.flops == 2 * 4 * 2 * 8
+    assert floats.flops_int8 == 0.0
 
 
 def test_packed_weights_are_read_from_the_run_without_packing(tmp_path: Path):
@@ -115,14 +130,14 @@ def test_a_profile_without_a_run_is_refused(tmp_path: Path, text: str):
 
 
 def profile(*operators: OperatorTime) -> GraphProfile:
-    return GraphProfile("unet", "8 frames", 1.0, Peaks(2, 1e9, 1e8, 5), operators)
+    return GraphProfile("unet", "8 frames", 1.0, Peaks(2, 1e9, 4e9, 1e8, 5), operators)
 
 
 def test_shares_and_roof_follow_from_rates():
     found = derive_roofline(
         profile(
-            OperatorTime("MatMul", 3, 0.8, 4e8, 1e6, 0.0),  # half of the sgemm rate
-            OperatorTime("Add", 9, 0.2, 0.0, 5e6, 0.0),  # a quarter of the copy rate
+            OperatorTime("MatMul", 3, 0.8, 4e8, 1e6, 0.0, 0.0),  # half of the sgemm rate
+            OperatorTime("Add", 9, 0.2, 0.0, 5e6, 0.0, 0.0),  # a quarter of the copy rate
         )
     )
     products, adds = found["groups"]
@@ -137,6 +152,19 @@ def test_shares_and_roof_follow_from_rates():
     assert found["covered"] == pytest.approx(1.0)
 
 
+def test_operations_on_bytes_are_held_against_their_own_rate():
+    found = derive_roofline(
+        profile(
+            OperatorTime("QLinearConv", 3, 0.4, 8e8, 1e6, 8e8, 0.0),
+            OperatorTime("FusedConv", 1, 0.6, 3e8, 1e6, 0.0, 0.0),
+        )
+    )
+    (convolutions,) = found["groups"]
+    assert convolutions["of_sgemm"] == pytest.approx(1.1)  # more than float32 could
+    assert convolutions["of_arithmetic"] == pytest.approx(0.2 + 0.3)
+    assert found["roof_s"] == pytest.approx(0.5)
+
+
 def test_every_operator_has_one_group():
     assert group_of("FusedConv") == "convolutions"
     assert group_of("Gelu") == ELEMENTWISE
@@ -144,19 +172,20 @@ def test_every_operator_has_one_group():
 
 
 def test_the_figure_lists_every_group_and_the_whole():
-    one = profile(OperatorTime("MatMul", 3, 0.8, 4e8, 1e6, 0.0))
+    one = profile(OperatorTime("MatMul", 3, 0.8, 4e8, 1e6, 0.0, 0.0))
     table = roofline_figure(one, derive_roofline(one)).table
     assert [row[0] for row in table.rows] == ["matrix products", "in all"]
     assert table.rows[0][3] == "50.0 %"
 
 
 def test_what_could_not_be_counted_is_said():
-    one = profile(OperatorTime("QLinearConv", 3, 0.8, 0.0, 1e6, 0.8))
+    one = profile(OperatorTime("QLinearConv", 3, 0.8, 0.0, 1e6, 0.0, 0.8))
     assert "not counted" in roofline_figure(one, derive_roofline(one)).caption
 
 
 def test_peaks_are_those_of_a_machine():
     assert 1e8 < sgemm_rate(1) < 1e14  # a slow phone to a big server
+    assert 1e8 < int8_rate(1, 1) < 1e15
     assert 1e8 < copy_rate(1, 1) < 1e13
 
 

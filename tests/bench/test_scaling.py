@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def test_a_law_that_does_not_hold_is_seen():
     found = fit(LINEAR, (8, 26, 52, 104), [x**3 for x in (8, 26, 52, 104)])
     assert found is not None
     assert found["worst"] > 0.1
+
+
+def test_a_square_that_would_bend_seconds_down_is_left_out():
+    xs = (1024, 4096, 9216, 16384)
+    found = fit(SQUARE, xs, [54e-3 + 52e-6 * x - 4e-10 * x * x for x in xs])
+    assert found is not None
+    assert found["factors"][2] == 0
+    assert (
+        found["factors"][:2]
+        == fit(LINEAR, xs, [54e-3 + 52e-6 * x - 4e-10 * x * x for x in xs])["factors"]
+    )
+    assert 0 < found["worst"] < 0.05
 
 
 def test_as_many_points_as_factors_give_no_fit():
@@ -131,15 +144,25 @@ def test_memory_that_does_not_grow_has_no_limit():
 def test_the_page_shows_points_laws_and_says_what_is_extrapolated():
     sealed = check_sealed(seal(SCALING, raw_scaling()), {SCALING.schema: SCALING}, "it")
     page = scaling_page(sealed)
-    assert any("104 frames, needs 6.20 GB of this machine's 11.0 GB" in n for n in page.notes)
+    assert any("104 frames, took 6.20 GB of this machine's 11.0 GB" in n for n in page.notes)
     html = html_page(page)
     assert html.count('<circle class="point') == 3 * (4 + 3) + 4 + 3
     assert "2.00 s + 500 ms x" in html
     assert html.count("<svg") == html.count("aria-hidden") + html.count('role="img"')
 
 
+def without_the_longest(raw: dict[str, Any]) -> dict[str, Any]:
+    return {**raw, "points": [p for p in raw["points"] if p["workload"]["frames"] != 104]}
+
+
+def test_the_longest_clip_is_extrapolated_where_it_was_not_drawn():
+    raw = without_the_longest(raw_scaling())
+    page = scaling_page(check_sealed(seal(SCALING, raw), {SCALING.schema: SCALING}, "it"))
+    assert any("104 frames, needs 6.20 GB of this machine's 11.0 GB" in n for n in page.notes)
+
+
 def test_memory_that_runs_out_before_the_longest_clip_is_said():
-    raw = {**raw_scaling(), "memory_bytes": 4 * 10**9}
+    raw = {**without_the_longest(raw_scaling()), "memory_bytes": 4 * 10**9}
     page = scaling_page(check_sealed(seal(SCALING, raw), {SCALING.schema: SCALING}, "it"))
     assert any("full at 60 frames: an extrapolation" in note for note in page.notes)
 
@@ -180,34 +203,75 @@ def test_what_the_bundle_does_not_allow_is_refused_before_any_work(
     assert caught.value.code == code
 
 
-def test_equal_workloads_are_measured_once_and_the_document_holds(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    measured: list[Workload] = []
+@pytest.fixture
+def asked(bundle: Bundle, tmp_path: Path) -> list[str]:
+    """Arguments of a run over frames alone, without a profile."""
+    base = scaling_verb.base_workload(bundle, decoder="full", threads=1)
+    size = f"{base.height}x{base.width}"
+    alone = ["--threads", "1", "--steps", str(base.steps), "--sizes", size]
+    target = ["-o", str(tmp_path / "scaling.json")]
+    frames = ["--frames", "2,3,4"]
+    rest = ["--no-profile", "--base-threads", "1", "-q"]
+    return [str(bundle.root), *target, *frames, *alone, *rest]
 
-    def pretend(work: Workload, clips: int) -> Sequence[Sample]:
-        measured.append(work)
+
+class Pretended:
+    """Stands in for fresh processes.
+
+    Args:
+        last: workloads after which it is interrupted.
+    """
+
+    def __init__(self, last: int = 1000) -> None:
+        self.measured: list[Workload] = []
+        self._last = last
+
+    def __call__(self, work: Workload, clips: int) -> Sequence[Sample]:
+        if len(self.measured) == self._last:
+            raise KeyboardInterrupt
+        self.measured.append(work)
         taken = run(work, 1.0 + work.frames, 10**8)
         return [dataclasses.replace(taken, phase="first"), *[taken] * clips]
 
-    monkeypatch.setattr(scaling_verb, "measure", pretend)
-    target = tmp_path / "scaling.json"
-    base = scaling_verb.base_workload(bundle, decoder="full", threads=1)
-    asked = [str(bundle.root), "-o", str(target), "--no-profile", "--base-threads", "1", "-q"]
-    asked += [
-        "--threads",
-        "1",
-        "--steps",
-        str(base.steps),
-        "--sizes",
-        f"{base.height}x{base.width}",
-    ]
+
+def test_equal_workloads_are_measured_once_and_the_document_holds(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pretended = Pretended()
+    monkeypatch.setattr(scaling_verb, "measure", pretended)
     assert scaling_verb.main(asked) == 0
+    measured = pretended.measured
     assert len(measured) == len(set(measured))  # the base stands on three axes and ran once
-    assert verify([str(target)]) == 0
+    assert verify([str(tmp_path / "scaling.json")]) == 0
     with pytest.raises(UsageError) as caught:
         scaling_verb.main(asked)
     assert caught.value.code == "output.exists"
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = ["--folder", str(tmp_path / "kept")]
+    first, second, whole = Pretended(last=2), Pretended(), Pretended()
+    monkeypatch.setattr(scaling_verb, "measure", first)
+    with pytest.raises(KeyboardInterrupt):
+        scaling_verb.main([*asked, *kept])
+    samples = tmp_path / "kept" / "samples.jsonl"
+    lines = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join(lines[:-1]))  # the second point lost a clip
+    monkeypatch.setattr(scaling_verb, "measure", second)
+    assert scaling_verb.main([*asked, *kept]) == 0
+    monkeypatch.setattr(scaling_verb, "measure", whole)
+    assert scaling_verb.main([*asked, "-o", str(tmp_path / "whole.json")]) == 0
+    assert second.measured == whole.measured[1:]
+    points = [
+        json.loads((tmp_path / name).read_text())["points"]
+        for name in ("scaling.json", "whole.json")
+    ]
+    assert points[0] == points[1]
+    with pytest.raises(UsageError) as caught:
+        scaling_verb.main([*asked, *kept, "--force", "--clips", "2"])
+    assert caught.value.code == "bench.other_measurement"
 
 
 @pytest.mark.parametrize("argument", ["0", "1,-2", "a", "1,,x", ""])
@@ -218,8 +282,9 @@ def test_numbers_of_an_axis_are_whole_and_positive(argument: str):
 
 def test_profiles_of_a_real_bundle_count_its_convolution(bundle: Bundle):
     base = scaling_verb.base_workload(bundle, decoder="full", threads=1)
-    unet, decoder = profile_clip(base, Peaks(1, 1e11, 1e10, 1))
+    unet, decoder = profile_clip(base, Peaks(1, 1e11, 4e11, 1e10, 1))
     assert (unet.role, decoder.role) == ("unet", "vae_decoder")
+    assert decoder.what.endswith(bundle.graph("vae_decoder").precision)
     cells = base.height * base.width // 64
     chunk = min(bundle.manifest.model.decode_chunk, base.frames)
     last = base.frames % chunk or chunk  # frames of the decoder's last run

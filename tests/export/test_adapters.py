@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from hummingbird_export.initializer_map import initializer_map, write_initializer_map
 from hummingbird_export.lowering.form import PORTABLE, Form
 from hummingbird_export.lowering.unet import lower_unet
-from hummingbird_export.passes.half_storage import store_weights_as_half
+from hummingbird_export.passes.weight_storage import store_weights_as_half
 from hummingbird_export.precision import round_to_half
 from hummingbird_export.random_models import random_unet
 from hummingbird_export.storage import MAP_ALIGNMENT, strip_origin

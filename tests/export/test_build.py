@@ -127,6 +127,36 @@ def test_target_small_decoder_and_sizes_reach_the_export(
     assert first["provenance"]["weights_sha256"]["vae_decoder_tiny"] == digest
 
 
+def test_precisions_of_other_graphs_reach_the_export_unless_a_flag_says_otherwise(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe.write_text(RECIPE + '\n[precisions]\nvae_decoder = "int8-storage"\n')
+    asked = recorded(monkeypatch)
+    assert cli.main(["build", str(recipe), "-o", str(tmp_path / "a")]) == 0
+    assert cli.main(["build", str(recipe), "-o", str(tmp_path / "b"), "--precision", "int8"]) == 0
+    first, second = asked
+    assert (first["precision"], second["precision"]) == ("fp16-storage", "int8")
+    assert first["other_precisions"] == {"vae_decoder": "int8-storage"}
+    assert second["other_precisions"] == {}
+    recipe.write_text(RECIPE + "\n[precisions]\nvae_decoder = 8\n")
+    with pytest.raises(UsageError, match="precision, got 8") as caught:
+        build(tmp_path / "c", read_recipe(recipe))
+    assert caught.value.code == "export.precision"
+
+
+def test_a_decoder_in_int8_storage_is_a_quarter_of_float32_and_draws(recipe: Path, tmp_path: Path):
+    sizes, frames = {}, {}
+    for name in ("fp32", "fp16-storage", "int8-storage"):
+        recipe.write_text(RECIPE + f'\n[precisions]\nvae_decoder = "{name}"\n')
+        out = build(tmp_path / name, read_recipe(recipe))
+        assert Bundle.open(out).graph("vae_decoder").precision == name
+        sizes[name] = (out / "vae_decoder" / "model.onnx").stat().st_size
+        with TextToVideoPipeline.from_pretrained(out) as pipe:
+            frames[name] = pipe("a small red circle", seed=1).frames.astype(int)
+    assert sizes["int8-storage"] < 0.75 * sizes["fp16-storage"] < 0.75 * sizes["fp32"]
+    assert np.abs(frames["int8-storage"] - frames["fp32"]).max() <= 6
+
+
 def test_a_json_recipe_is_read_like_a_toml_one(recipe: Path):
     table = tomllib.loads(RECIPE)
     as_json = recipe.with_suffix(".json")

@@ -44,6 +44,17 @@ def test_an_overflow_of_fp16_leaves_the_step_out_and_is_no_error(tmp_path: Path)
     assert state(tmp_path)["optimizer/step_count"] == 11 - overflows
 
 
+def test_attention_on_a_cpu_in_half_precision_takes_the_form_with_a_fast_backward(tmp_path: Path):
+    for precision, flash in (("fp32", True), ("bf16", False)):
+        objective, seen = Regression(), set()
+        objective.net[0].register_forward_hook(
+            lambda *_, seen=seen: seen.add(torch.backends.cuda.flash_sdp_enabled())
+        )
+        regression(tmp_path / precision, objective=objective, precision=precision)
+        assert seen == {flash}
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_the_networks_compute_in_the_format_asked_for(tmp_path: Path) -> None:
     for precision, dtype in (
         ("fp32", torch.float32),

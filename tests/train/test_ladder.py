@@ -105,6 +105,13 @@ def test_fewer_frames_and_untrained_triples_are_rungs_too(tmp_path):
     assert bundle.gflop > 0
 
 
+def test_a_rung_of_another_tier_is_asked_and_judged_there(tmp_path):
+    rungs = [RENDERED, Rung("far", "rendered", tier=2)]
+    near, far = climb(rungs, prompts=12, seeds=1, tier=1, split="train", folder=tmp_path)
+    assert (near.accuracies[ALL].share, far.accuracies[ALL].share) == (1.0, 1.0)
+    assert near.motion != far.motion
+
+
 def test_a_damaged_rung_is_refused(tmp_path):
     (tmp_path / "rendered-clips.json").write_text("{")
     with pytest.raises(InputError) as caught:

@@ -79,6 +79,8 @@ class Rung:
     """Fewer prompts than the others', for a rung that takes long."""
     held_out: bool = False
     """Asked for (shape, colour, motion) triples that were never trained on, whatever the others."""
+    tier: int | None = None
+    """Of the world that its prompts come from; another than the others' has no Frechet distance."""
 
 
 @dataclass(frozen=True)
@@ -133,23 +135,20 @@ def climb(
     Raises:
         InputError: ``checkpoint.*``, ``bundle.*``.
     """
-    asked = {
-        name: judging_prompts(prompts, seed=2026, tier=tier, split=name)
-        for name in (split, "held_out")
-    }
     real = None
     if reader is not None:
         others = judging_prompts(prompts * seeds, seed=2027, tier=tier, split=split)
         real = judge_features(reader, (_rendered(scene) for _, scene in others))
     for rung in rungs:
-        own = "held_out" if rung.held_out else split
-        mine = asked[own][: rung.prompts]
+        own, its_tier = "held_out" if rung.held_out else split, rung.tier or tier
+        mine = judging_prompts(prompts, seed=2026, tier=its_tier, split=own)[: rung.prompts]
         count = 1 if rung.source in ("rendered", "autoencoder") else seeds
-        key = _key(rung, len(mine), count, tier, own)
+        key = _key(rung, len(mine), count, its_tier, own)
         path = None if folder is None else folder / f"{slug(rung.name)}.json"
         row = None if path is None else _kept(path, key)
         if row is None:
-            row, shown = _measure(rung, mine, count, tier, reader, real, log)
+            near = reader if its_tier == tier else None
+            row, shown = _measure(rung, mine, count, its_tier, near, real, log)
             if path is not None:
                 _keep(path, key, row, shown)
         yield row
@@ -190,7 +189,8 @@ def _measure(
                 shown.append(clips[0])
             if number % 20 == 19:
                 log(f"{rung.name}: {number + 1} of {len(asked)} prompts")
-    frechet = None if real is None else frechet_distance(np.concatenate(features), real)
+    measured = reader is not None and real is not None
+    frechet = frechet_distance(np.concatenate(features), real) if measured else None
     drawn = rung.source in ("network", "bundle")
     return Row(
         name=rung.name,

@@ -107,6 +107,7 @@ def publish(
         build = {
             "name": out.name,
             "precision": "fp16-storage",
+            "precisions": dict.fromkeys(("text_encoder", "vae_decoder"), "int8-storage"),
             "unet": "unet.safetensors",
             "vae": "vae.safetensors",
             "text": "text_encoder.safetensors",

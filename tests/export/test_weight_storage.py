@@ -1,4 +1,4 @@
-"""Weights stored as float16: only where nothing is lost, and the graph's output stays the same."""
+"""Weights stored in fewer bits: only where nothing is lost; the graph's output stays the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 
-from hummingbird_export.passes.half_storage import store_weights_as_half
+from hummingbird_export.passes.weight_storage import store_weights_as_half, store_weights_as_int8
+from hummingbird_export.precision import round_to_int8
 
 SOURCE = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -76,3 +78,32 @@ def test_small_tensors_are_left_alone(weights):
     graph = model(matrix, np.ones(40, np.float32))
     assert store_weights_as_half(graph, min_elements=41) == 1
     assert graph.graph.initializers["bias"].const_value.dtype == ir.DataType.FLOAT
+
+
+def rounded(*shape: int) -> np.ndarray:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(shape[1], shape[0])
+    layer.weight.data[3] = 0
+    layer.weight.data[5] *= 1e-6
+    return round_to_int8(layer).weight.detach().numpy()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_matrix_that_int8_and_scales_hold_is_widened_to_the_same_bits(weights, transposed: bool):
+    matrix = rounded(40, 40)
+    graph = model(np.ascontiguousarray(matrix.T) if transposed else matrix, weights[1])
+    before = run(graph)
+    assert store_weights_as_int8(graph) == 1
+    stored = graph.graph.initializers["matrix"].const_value
+    assert stored.dtype == ir.DataType.INT8
+    assert np.abs(stored.numpy()).max() == 127
+    assert graph.graph.initializers["matrix.scale"].shape == ((1, 40) if transposed else (40, 1))
+    np.testing.assert_array_equal(run(graph), before)
+    assert store_weights_as_int8(graph) == 0
+
+
+@pytest.mark.parametrize("value", [0.1234567, np.nan, np.inf])
+def test_a_weight_that_int8_would_change_is_left_alone(weights, value: float):
+    matrix = rounded(40, 40).copy()
+    matrix[7, 7] = value
+    assert store_weights_as_int8(model(matrix, weights[1])) == 0
